@@ -1,0 +1,15 @@
+//! Longshore: message-queue workers as supervised actors.
+
+pub mod admin;
+pub mod duration;
+mod error;
+mod failure;
+pub mod message;
+mod process;
+mod supervisor;
+mod telemetry;
+pub mod testing;
+pub mod transport;
+
+pub use error::{Error, ErrorKind};
+pub use failure::{BoxError, Failure, Fate, Outcome, Tally};

@@ -1,0 +1,1 @@
+//! The thread that owns signals and the deadline, and the board of atomics that it reads.

@@ -1,0 +1,1 @@
+//! The root supervisor: start order, restart policy, drain, report.

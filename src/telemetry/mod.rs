@@ -1,0 +1,1 @@
+//! Logs and metric handles; the last to go at a stop.

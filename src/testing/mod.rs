@@ -1,0 +1,1 @@
+//! For tests: the conformance suite, which any transport can be put to.

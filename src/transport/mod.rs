@@ -1,0 +1,66 @@
+//! Contracts between the engine and what brings messages.
+//!
+//! A [`Transport`] turns a [`Url`] into a plan without opening anything ([`Transport::source`], [`Transport::sink`]);
+//! a plan opens as often as it is asked to, so that an actor that restarts opens the same again. What is opened is a
+//! [`Source`] or a [`Sink`]: told things that never wait, and asked for what happens next.
+//!
+//! Each transport declares its [`Capabilities`]; the conformance suite in [`crate::testing`] tests what is declared.
+
+mod capabilities;
+#[cfg(feature = "file")]
+pub mod file;
+mod key;
+#[cfg(feature = "local")]
+pub mod local;
+pub mod memory;
+mod options;
+mod registry;
+mod sink;
+mod source;
+mod store;
+mod url;
+
+pub use capabilities::{Capabilities, DeliveryCount};
+pub use key::KeyFrom;
+pub use options::{Options, did_you_mean};
+pub use registry::Transports;
+pub use sink::{Sink, SinkAsk, SinkEvent, SinkPlan, SinkSpec};
+pub use source::{
+    Ask, Backlog, Event, OVERSIZED_HEADER, Ownership, Settlement, Source, SourceHooks, SourcePlan, SourceSpec,
+    UNDECODABLE_HEADER, Verdict,
+};
+pub use store::{DeadPlace, Inspection, Shelf};
+pub use url::{Secret, Url};
+
+use crate::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+
+/// A boxed future, one for a batch or a call, never for a message.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something that brings messages and takes them: the rooms below, or one of a user's own.
+pub trait Transport: Send + Sync + 'static {
+    /// The URL schemes it answers to, such as `["amqp", "amqps"]`.
+    fn schemes(&self) -> &'static [&'static str];
+
+    /// Plans a source. Opens nothing; every wrong option is in the one error, by name.
+    fn source(&self, url: &Url, spec: &SourceSpec) -> Result<Box<dyn SourcePlan>, Error>;
+
+    /// Plans a sink. Opens nothing; every wrong option is in the one error, by name.
+    fn sink(&self, url: &Url, spec: &SinkSpec) -> Result<Box<dyn SinkPlan>, Error>;
+
+    /// Where dead letters of that source go by default; [`DeadPlace::None`] where there is no place.
+    fn dead_letters(&self, url: &Url, group: &str) -> DeadPlace;
+
+    /// Counts what is in the store of that source for `group`. Changes nothing.
+    fn inspect<'a>(&'a self, url: &'a Url, group: &'a str) -> BoxFuture<'a, Result<Inspection, Error>> {
+        let _ = group;
+        Box::pin(async move { Err(Error::configuration(format!("'{}' cannot be inspected", url.scheme()))) })
+    }
+
+    /// Opens stored messages to be looked at without being taken: a dead-letter place, or a queue to peek into.
+    fn shelf<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<Box<dyn Shelf>, Error>> {
+        Box::pin(async move { Err(Error::configuration(format!("'{}' cannot be looked into", url.scheme()))) })
+    }
+}

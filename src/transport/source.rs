@@ -1,0 +1,226 @@
+//! The contract of a source: told things that never wait, asked for what happens next.
+//!
+//! One task owns a source. It calls [`Source::tell`] between two awaits of [`Source::next`], and is always awaiting
+//! `next`: that is where the source does its I/O, keeps its heartbeat and carries out what it was told.
+
+use super::{BoxFuture, Capabilities};
+use crate::error::Error;
+use crate::failure::Tally;
+use crate::message::{At, Slab};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the engine wants of a source, known before anything opens.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    /// Name of the worker, as in logs, metrics and errors.
+    pub worker: Arc<str>,
+    /// Group where the URL names none. A file takes it for no group at all and keeps no place.
+    pub default_group: Arc<str>,
+    /// Handlers at a time; prefetch follows from it.
+    pub concurrency: u32,
+    /// Whether deliveries of one key must not overlap, and not overtake each other, between owners.
+    pub by_key: bool,
+    /// The largest payload that is handed on; a larger one is delivered empty and marked so by
+    /// [`OVERSIZED_HEADER`].
+    pub max_message: u64,
+    /// How long an unreachable broker is tried before the first connection counts as failed.
+    pub patience: Duration,
+}
+
+/// Header of a delivery whose payload was over `max_message` and is left out; the value is its size in bytes.
+pub const OVERSIZED_HEADER: &str = "longshore-oversized";
+
+/// Header of a delivery that its source could not decode into a message; the value says why. The payload is raw.
+pub const UNDECODABLE_HEADER: &str = "longshore-undecodable";
+
+/// What an opened source can call back.
+#[derive(Clone)]
+pub struct SourceHooks {
+    /// Says that there is work again, at once and without waiting. A source that cannot take back calls it *before*
+    /// it confirms a send to itself, so that a drain never sees everybody idle while a message lies between two.
+    pub busy: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Default for SourceHooks {
+    fn default() -> Self {
+        Self { busy: Arc::new(|| ()) }
+    }
+}
+
+/// A source that could be opened.
+pub trait SourcePlan: Send + Sync {
+    /// What it promises.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The group it will consume as, where it has one.
+    fn group(&self) -> Option<&str>;
+
+    /// Opens it. Connecting may go on inside [`Source::next`]; a source that is not connected yet says
+    /// [`Event::Connected`] once it is. Fails at once for what no patience can mend.
+    fn open(&self, hooks: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>>;
+}
+
+/// How a delivery was settled; the first three mean the same to a source: done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Handled.
+    Acked,
+    /// Stored and confirmed as a dead letter.
+    DeadLettered,
+    /// Dropped on the handler's word.
+    Discarded,
+    /// Comes again after this delay.
+    Retry {
+        /// The delay, from now.
+        after: Duration,
+        /// Handler starts so far, to be delivered as [`Head::attempts`](crate::message::Head::attempts) then.
+        attempts: u32,
+    },
+}
+
+impl Verdict {
+    /// Counts it.
+    pub fn count(self, tally: &mut Tally) {
+        match self {
+            Verdict::Acked => tally.acked += 1,
+            Verdict::DeadLettered => tally.dead_lettered += 1,
+            Verdict::Discarded => tally.discarded += 1,
+            Verdict::Retry { .. } => tally.retried += 1,
+        }
+    }
+}
+
+/// One delivery and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement {
+    /// Which delivery.
+    pub at: At,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// What was delivered under one ownership, or a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ownership {
+    /// Everything delivered under this epoch or an earlier one …
+    pub epoch: u32,
+    /// … of these partitions, or of all.
+    pub partitions: Option<Box<[u32]>>,
+}
+
+impl Ownership {
+    /// Whether a delivery belongs to it.
+    pub fn covers(&self, at: At) -> bool {
+        at.epoch <= self.epoch && self.partitions.as_ref().is_none_or(|some| some.contains(&at.partition))
+    }
+}
+
+/// What the engine tells a source.
+#[derive(Debug)]
+pub enum Ask {
+    /// So much may be delivered from now on; replaces what was told before, and what is delivered uses it up. A
+    /// single message larger than `bytes` is delivered when nothing else is unsettled.
+    Demand {
+        /// Messages.
+        messages: u32,
+        /// Bytes of key, payload and headers.
+        bytes: u64,
+    },
+    /// These are done with. Coalesced and carried out as the source sees fit, but soon: within 10 ms.
+    Settle(Vec<Settlement>),
+    /// These were delivered and no handler has started them: take them back, in their old order.
+    Return(Vec<At>),
+    /// A handler is about to start this suspect: remember that durably, then say [`Event::Marked`].
+    Mark(At),
+    /// Carry out every settlement told so far, then say [`Event::Flushed`].
+    Flush,
+    /// Deliver nothing any more; connection, heartbeat and settlement go on. Then say [`Event::IntakeStopped`].
+    ///
+    /// A source that cannot take back goes on delivering what it has, and refuses new work from outside.
+    StopIntake,
+    /// Deliver nothing until [`Ask::Resume`]; what is delivered stays delivered.
+    Pause,
+    /// Deliver again.
+    Resume,
+    /// Nothing of this ownership is running any more: a revoke may go on.
+    Released(Ownership),
+    /// Count what waits, then say [`Event::Measured`].
+    Measure,
+    /// Settle what was told, give back everything else, release the broker; say [`Event::Closed`] by then, whatever
+    /// happens. Nothing comes after it.
+    Close {
+        /// The latest moment.
+        by: Instant,
+    },
+}
+
+/// What waits in a source; `None` where the broker does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Messages that could be delivered now.
+    pub waiting: Option<u64>,
+    /// Messages that wait for their delay, of this group.
+    pub delayed: Option<u64>,
+}
+
+/// What happens at a source.
+#[derive(Debug)]
+pub enum Event {
+    /// Messages, in order. Their `at.position` rises within an epoch and a partition, except where one comes again.
+    Batch(Slab),
+    /// The mark is durable; the handler may start.
+    Marked(At),
+    /// So many settlements have reached the broker for certain, and so many came too late: their ownership was over.
+    Settled {
+        /// Carried out.
+        proven: Tally,
+        /// Dropped, because the delivery belonged to somebody else already.
+        stale: Tally,
+    },
+    /// Everything told before the `Flush` is carried out, or counted as stale.
+    Flushed,
+    /// Nothing is delivered from now on, except by a source that cannot take back.
+    IntakeStopped,
+    /// The source has delivered its last message.
+    Ended,
+    /// Partitions were given to this process.
+    Assigned(Ownership),
+    /// An ownership will be lost: start none of its messages, end those that run, say [`Ask::Released`].
+    Revoking {
+        /// What goes.
+        ownership: Ownership,
+        /// When the source goes on without an answer.
+        by: Instant,
+    },
+    /// An ownership is lost: its deliveries will come again, here or elsewhere; settlements of it are stale.
+    Lost(Ownership),
+    /// Connected and subscribed; also after each reconnect.
+    Connected,
+    /// The connection is gone; the source tries again by itself, with back-off.
+    Disconnected(Error),
+    /// What waits, after [`Ask::Measure`].
+    Measured(Backlog),
+    /// Something the operator should see that stops nothing: a queue that was recreated, a full disk that is tried
+    /// again.
+    Trouble(Error),
+    /// Closed; nothing comes after it.
+    Closed {
+        /// Deliveries that were given back or left to the broker: unsettled ones.
+        returned: u64,
+        /// Settlements that were told and neither proven nor stale.
+        unknown: Tally,
+    },
+    /// It cannot go on; the actor's restart policy decides. Nothing comes after it.
+    Failed(Error),
+}
+
+/// An open source. Dropping it without [`Ask::Close`] is a crash: what is unsettled comes again.
+pub trait Source: Send {
+    /// Takes in what to do; does no I/O and never waits.
+    fn tell(&mut self, ask: Ask);
+
+    /// What happens next. Cancel-safe: a dropped call loses neither an event nor a settlement. After
+    /// [`Event::Closed`] and [`Event::Failed`] it is not called again.
+    fn next(&mut self) -> BoxFuture<'_, Event>;
+}
