@@ -98,6 +98,11 @@ impl Failure {
         text
     }
 
+    /// The same fate and class with the text of the error: for several messages that failed by one cause.
+    pub(crate) fn copied(&self) -> Self {
+        Self { fate: self.fate.clone(), class: self.class, source: self.chain().into() }
+    }
+
     /// As an error, for code that speaks of errors; [`Failure::from`] gives it back unchanged.
     pub fn into_error(self) -> BoxError {
         Box::new(Carried(self))

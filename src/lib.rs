@@ -1,9 +1,12 @@
 //! Longshore: message-queue workers as supervised actors.
 
 pub mod admin;
+mod delivery;
 pub mod duration;
+mod engine;
 mod error;
 mod failure;
+pub mod handler;
 pub mod message;
 mod process;
 mod supervisor;

@@ -1,0 +1,97 @@
+//! What a handler can know of the worker it runs in.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use tokio::sync::watch;
+
+/// How far a stop has come, as a handler sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Stopping {
+    /// The worker runs.
+    #[default]
+    No,
+    /// The drain has begun: end soon, and begin nothing long.
+    Draining,
+    /// Time is up: the future is about to be dropped.
+    Cancelling,
+}
+
+/// The worker that a handler runs in; cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    worker: Arc<str>,
+    app: Arc<str>,
+    stopping: watch::Receiver<Stopping>,
+    trouble: Arc<Trouble>,
+}
+
+/// A reason not to be ready that a worker, service or resource gave itself.
+#[derive(Default)]
+pub(crate) struct Trouble {
+    reason: Mutex<Option<String>>,
+    changed: tokio::sync::Notify,
+}
+
+impl Trouble {
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Waits until the reason was set or taken back.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn set(&self, reason: Option<String>) {
+        *self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = reason;
+        self.changed.notify_one();
+    }
+}
+
+impl Context {
+    pub(crate) fn new(app: Arc<str>, worker: Arc<str>, stopping: watch::Receiver<Stopping>) -> Self {
+        Self { worker, app, stopping, trouble: Arc::default() }
+    }
+
+    /// The worker's name, as in logs, metrics and errors.
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
+    /// The app's name.
+    pub fn app(&self) -> &str {
+        &self.app
+    }
+
+    /// How far a stop has come.
+    pub fn stopping(&self) -> Stopping {
+        *self.stopping.borrow()
+    }
+
+    /// Waits until a stop has come that far. Cancel-safe.
+    pub async fn until(&self, stage: Stopping) {
+        let mut stopping = self.stopping.clone();
+        // The sender lives as long as the app; when it is gone, the app is past every stage.
+        let _ = stopping.wait_for(|now| *now >= stage).await;
+    }
+
+    /// Reports this worker as not ready, with a reason that `/readyz` shows, until [`Context::report_ready`].
+    pub fn report_not_ready(&self, reason: impl Into<String>) {
+        self.trouble.set(Some(reason.into()));
+    }
+
+    /// Takes back what [`Context::report_not_ready`] said.
+    pub fn report_ready(&self) {
+        self.trouble.set(None);
+    }
+
+    pub(crate) fn trouble(&self) -> &Arc<Trouble> {
+        &self.trouble
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("worker", &self.worker).field("stopping", &self.stopping()).finish()
+    }
+}
