@@ -7,6 +7,7 @@
 use super::{HeadersRef, ID_HEADER, Message};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,6 +56,16 @@ pub struct Head {
     pub attempts: u32,
     /// Times an owner of this message ended without giving it back: from 2 on it is a suspect and runs alone.
     pub unclean: u32,
+}
+
+impl Head {
+    fn spans(&self) -> [&Span; 3] {
+        [&self.key, &self.payload, &self.headers]
+    }
+
+    fn spans_mut(&mut self) -> [&mut Span; 3] {
+        [&mut self.key, &mut self.payload, &mut self.headers]
+    }
 }
 
 /// Hash of a key as the scheduler uses it: never 0, the same all over one process, of no meaning outside it.
@@ -119,6 +130,38 @@ impl Slab {
             one.charge_to(charge.budget.clone());
         }
         one
+    }
+
+    /// A slab of these messages on the same bytes, none of which are copied; each head passes through `each` with its
+    /// index in the new slab. It is charged to no budget, and keeps the bytes alive as this one does.
+    pub(crate) fn share(&self, range: Range<u32>, topic: Arc<str>, mut each: impl FnMut(u32, &mut Head)) -> Slab {
+        let whole = range.len() == self.heads.len();
+        let mut heads: Box<[Head]> = self.heads[range.start as usize..range.end as usize].into();
+        let mut bytes = self.bytes.clone();
+        if !whole {
+            // Narrowed to what these messages use, so that a part of a batch is not charged as the whole.
+            let spans = || heads.iter().flat_map(Head::spans).filter(|span| **span != Span::ABSENT);
+            let start = spans().map(|span| span.start).min().unwrap_or(0);
+            let end = spans().map(|span| span.start + span.len).max().unwrap_or(start);
+            bytes = bytes.slice(start as usize..end as usize);
+            for span in heads.iter_mut().flat_map(Head::spans_mut).filter(|span| **span != Span::ABSENT) {
+                span.start -= start;
+            }
+        }
+        for (index, head) in heads.iter_mut().enumerate() {
+            each(index as u32, head);
+        }
+        Slab { bytes, heads, topic, charge: None }
+    }
+
+    /// Bytes of the buffer behind it, without heads.
+    pub(crate) fn buffer_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Whether a budget counts it.
+    pub(crate) fn is_charged(&self) -> bool {
+        self.charge.is_some()
     }
 
     /// The payload as shared bytes, without a copy; keeps the whole slab alive.
@@ -355,6 +398,18 @@ mod tests {
     fn a_tombstone_is_not_an_empty_payload() {
         let slab = sample();
         assert_eq!((slab.get(1).payload(), slab.get(2).payload()), (None, Some(b"".as_slice())));
+    }
+
+    #[test]
+    fn a_part_that_is_shared_shows_the_same_messages_and_no_more_bytes() {
+        let slab = sample();
+        for (start, end) in [(0, 3), (0, 1), (1, 2), (1, 3), (2, 3), (1, 1)] {
+            let part = slab.share(start..end, "other".into(), |index, head| head.at.position = 100 + u64::from(index));
+            let wanted: Vec<Message> = (start..end).map(|index| slab.get(index).to_message()).collect();
+            assert_eq!(part.iter().map(MessageRef::to_message).collect::<Vec<_>>(), wanted);
+            assert!(part.iter().zip(100..).all(|(message, at)| message.head().at.position == at));
+            assert_eq!(part.buffer_len() as usize, part.iter().map(MessageRef::size).sum::<usize>());
+        }
     }
 
     #[test]
