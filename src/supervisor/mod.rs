@@ -1,1 +1,3 @@
 //! The root supervisor: start order, restart policy, drain, report.
+
+pub mod health;
