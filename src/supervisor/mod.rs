@@ -1,7 +1,5 @@
 //! The root supervisor: start order, restart policy, drain, report.
 
-// Until the root supervisor executes the machine's commands, only tests call these.
-#![allow(dead_code)]
-
 pub(crate) mod drain;
+pub mod health;
 pub(crate) mod phases;
