@@ -1,6 +1,7 @@
 //! What runs handlers: a message is received, handled, settled.
 
 pub(crate) mod attempt;
+pub(crate) mod intake;
 pub(crate) mod lane;
 pub(crate) mod order;
 pub(crate) mod outlet;

@@ -53,7 +53,7 @@ struct Publish<'a> {
 pub(crate) async fn publish(
     outlet: Arc<Outlet>,
     sink: Box<dyn Sink>,
-    mut asks: mpsc::Receiver<PublishAsk>,
+    asks: &mut mpsc::Receiver<PublishAsk>,
     mut news: impl FnMut(PublishNews),
 ) {
     let mut this = Publish {

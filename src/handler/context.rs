@@ -23,6 +23,7 @@ pub struct Context {
     app: Arc<str>,
     stopping: watch::Receiver<Stopping>,
     trouble: Arc<Trouble>,
+    request_stop: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// A reason not to be ready that a worker, service or resource gave itself.
@@ -49,8 +50,18 @@ impl Trouble {
 }
 
 impl Context {
-    pub(crate) fn new(app: Arc<str>, worker: Arc<str>, stopping: watch::Receiver<Stopping>) -> Self {
-        Self { worker, app, stopping, trouble: Arc::default() }
+    pub(crate) fn new(
+        app: Arc<str>,
+        worker: Arc<str>,
+        stopping: watch::Receiver<Stopping>,
+        request_stop: Arc<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self { worker, app, stopping, trouble: Arc::default(), request_stop }
+    }
+
+    /// Asks the app to stop, as SIGTERM does. Returns at once; asking again changes nothing.
+    pub fn request_stop(&self) {
+        (self.request_stop)();
     }
 
     /// The worker's name, as in logs, metrics and errors.

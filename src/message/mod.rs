@@ -7,6 +7,7 @@ mod headers;
 mod slab;
 
 pub use headers::{Headers, HeadersRef};
+pub(crate) use slab::ByteBudget;
 pub use slab::{At, Head, MessageRef, Slab, SlabBuilder, key_hash};
 
 use bytes::Bytes;

@@ -1,0 +1,117 @@
+//! A producer: an actor over the loop that sends what handlers give it.
+
+use super::blueprint::{Blueprint, Link, Order};
+use super::tasks::Guarded;
+use crate::engine::outlet::Outlet;
+use crate::engine::publish::{PublishAsk, PublishNews, publish};
+use crate::supervisor::drain::Kind;
+use crate::transport::{BoxFuture, SinkPlan};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Orders that a loop can have before it looks; each is given once in a life.
+pub(super) const ORDERS: usize = 16;
+
+/// What a producer is made from.
+pub(crate) struct ProducerPlan {
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) sink: Arc<dyn SinkPlan>,
+}
+
+impl Blueprint for ProducerPlan {
+    fn name(&self) -> &Arc<str> {
+        self.outlet.name()
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Producer
+    }
+
+    fn spawn<'a>(&'a mut self, link: Link, root: ActorCell) -> BoxFuture<'a, Result<ActorRef<Order>, SpawnErr>> {
+        let args = (self.outlet.clone(), self.sink.clone(), link);
+        Box::pin(async move { Ok(Actor::spawn_linked(None, ProducerActor, args, root).await?.0) })
+    }
+}
+
+struct ProducerActor;
+
+pub(super) struct State {
+    asks: mpsc::Sender<PublishAsk>,
+    _loop: Guarded,
+}
+
+impl Actor for ProducerActor {
+    type Msg = Order;
+    type State = State;
+    type Arguments = (Arc<Outlet>, Arc<dyn SinkPlan>, Link);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Order>,
+        (outlet, sink, link): Self::Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let (asks, mut asked) = mpsc::channel(ORDERS);
+        let (ended, panicked) = (myself.clone(), myself);
+        let work = async move {
+            let opened = match sink.open().await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    link.failed(&error);
+                    let _ = ended.cast(Order::LoopFailed(error.to_string()));
+                    return;
+                }
+            };
+            let mut end = Order::LoopEnded;
+            publish(outlet, opened, &mut asked, |news| match news {
+                PublishNews::Connected => {
+                    link.metrics.connected.set(1.0);
+                    if link.is_started() {
+                        link.metrics.reconnects.increment(1);
+                    }
+                    link.ready();
+                }
+                PublishNews::Disconnected(error) => {
+                    link.metrics.connected.set(0.0);
+                    link.health.not_ready(&error);
+                }
+                PublishNews::Trouble(error) => tracing::warn!(producer = link.context.worker(), "{error}"),
+                PublishNews::Failed(error) => {
+                    link.failed(&error);
+                    end = Order::LoopFailed(error.to_string());
+                }
+                PublishNews::Closed { unconfirmed } => {
+                    if unconfirmed > 0 {
+                        tracing::warn!(producer = link.context.worker(), unconfirmed, "closed with unconfirmed sends");
+                    }
+                }
+            })
+            .await;
+            let _ = ended.cast(end);
+        };
+        let task = Guarded::spawn(work, move |text| {
+            let _ = panicked.cast(Order::LoopFailed(text));
+        });
+        Ok(State { asks, _loop: task })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Order>,
+        order: Order,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match order {
+            Order::StopIntake => drop(state.asks.try_send(PublishAsk::StopIntake)),
+            Order::Stop { by } => {
+                if state.asks.try_send(PublishAsk::Close { by }).is_err() {
+                    myself.stop(None);
+                }
+            }
+            Order::Drain | Order::Cancel | Order::Close { .. } => {}
+            Order::LoopEnded => myself.stop(None),
+            Order::LoopFailed(text) => return Err(text.into()),
+        }
+        Ok(())
+    }
+}
