@@ -124,6 +124,18 @@ async fn health_and_livez_stay_200_without_a_broker_and_while_stopping() {
     app.handle.stop().await;
 }
 
+/// Asks again until that is answered.
+fn until(code: u16, ask: impl Fn() -> Answer) -> Answer {
+    let begun = Instant::now();
+    loop {
+        let answer = ask();
+        if answer.code == code {
+            return answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "still {}: {}", answer.code, answer.body);
+    }
+}
+
 /// The executor is really stuck: its only thread sits in this function's loop.
 #[test]
 fn livez_fails_while_the_executor_is_stuck_and_only_then() {
@@ -134,12 +146,7 @@ fn livez_fails_while_the_executor_is_stuck_and_only_then() {
     let addr = app.handle.addr();
     let livez = || client.block_on(ask(addr, "GET", "/livez", ""));
 
-    let stuck = loop {
-        let answer = livez();
-        if answer.code == 503 {
-            break answer.json();
-        }
-    };
+    let stuck = until(503, livez).json();
     assert_eq!((&stuck["status"], &stuck["reason"]), (&json!("stuck"), &json!("the executor does not turn")));
     assert!(stuck["since_ms"].as_u64().unwrap() >= 300);
 
@@ -163,10 +170,10 @@ fn livez_recovers_with_the_executor() {
         released.recv().unwrap();
     });
     let app = app.recv().unwrap();
-    let livez = || client.block_on(ask(app.handle.addr(), "GET", "/livez", "")).code;
-    while livez() != 503 {}
+    let livez = || client.block_on(ask(app.handle.addr(), "GET", "/livez", ""));
+    until(503, livez);
     release.send(()).unwrap();
-    while livez() != 200 {}
+    until(200, livez);
     client.block_on(spawned).unwrap();
     executor.block_on(app.handle.stop());
 }
