@@ -5,3 +5,5 @@
 
 pub(crate) mod drain;
 pub(crate) mod phases;
+pub(crate) mod report;
+pub(crate) mod restart;
