@@ -22,12 +22,10 @@ impl Pulse {
     }
 
     /// Beats for ever; to be spawned on the executor that is watched.
-    pub(super) fn beat(self: Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            loop {
-                self.last_ms.store(self.now_ms(), Ordering::Relaxed);
-                tokio::time::sleep(self.alive_within / BEATS).await;
-            }
+    pub(super) async fn beat(self: Arc<Self>) {
+        loop {
+            self.last_ms.store(self.now_ms(), Ordering::Relaxed);
+            tokio::time::sleep(self.alive_within / BEATS).await;
         }
     }
 

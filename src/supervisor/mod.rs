@@ -3,3 +3,5 @@
 pub(crate) mod drain;
 pub mod health;
 pub(crate) mod phases;
+pub(crate) mod report;
+pub(crate) mod restart;

@@ -5,6 +5,7 @@
 
 use super::*;
 use hashbrown::HashMap;
+use std::rc::Rc;
 
 /// What an actor really is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,7 @@ struct Real {
 #[derive(Debug, Clone)]
 struct World {
     machine: Machine,
+    kinds: Rc<[Kind]>,
     actors: Vec<Real>,
     /// First non-zero exit code by the rules.
     code: u8,
@@ -58,6 +60,8 @@ struct World {
     /// Begin was said.
     begun: bool,
     exits: u8,
+    /// Whether the dead come back.
+    restarts: bool,
 }
 
 type Step = fn(&mut Machine, Event) -> Vec<Command>;
@@ -70,16 +74,18 @@ struct Found {
 }
 
 impl World {
-    fn new(kinds: &[Kind], delay: bool) -> Self {
+    fn new(kinds: &[Kind], delay: bool, restarts: bool) -> Self {
         let real = Real { being: Being::Unborn, told: Told::Nothing, ended: false };
         Self {
             machine: Machine::new(kinds, delay),
+            kinds: kinds.into(),
             actors: vec![real; kinds.len()],
             code: 0,
             sigints: 0,
             requested: false,
             begun: false,
             exits: 0,
+            restarts,
         }
     }
 
@@ -127,7 +133,7 @@ impl World {
         }
         for (at, real) in (0u16..).zip(&self.actors) {
             let actor = Actor(at);
-            let takes = self.machine.members[usize::from(at)].kind.takes();
+            let takes = self.kind(actor).takes();
             match real.being {
                 Being::Unborn | Being::Finished => continue,
                 Being::Opening => all.extend([Event::Ready(actor), Event::StartFailed { actor, exit: 69 }]),
@@ -153,6 +159,16 @@ impl World {
 
     /// Lets it happen, steps the machine, checks what it commands.
     fn happen(&mut self, event: Event, step: Step) -> Result<(), String> {
+        self.happen_alone(event, step)?;
+        match event {
+            Event::Died(actor) if !self.restarts && self.real(actor).being == Being::Dead => {
+                self.happen_alone(Event::GivenUp(actor), step)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn happen_alone(&mut self, event: Event, step: Step) -> Result<(), String> {
         let before = self.machine.clone();
         self.note(event, &before);
         let commands = step(&mut self.machine, event);
@@ -167,6 +183,8 @@ impl World {
         if let Event::PhaseTimeout(_) = event {
             ensure(self.machine.phase() > before.phase(), "timers alone lead to the end, one phase a timer")?;
         }
+        ensure(self.sigints < 2 || phase >= Phase::Returning, "a second SIGINT goes straight to returning")?;
+        ensure(self.sigints < 3 || self.exits == 1, "a third SIGINT exits")?;
         if self.exits == 0 {
             self.check_waiting()?;
         }
@@ -175,19 +193,17 @@ impl World {
 
     /// What the event means, by the rules rather than by the machine.
     fn note(&mut self, event: Event, before: &Machine) {
-        let mut asks = |code: u8| {
-            if self.code == 0 {
-                self.code = code;
-            }
-        };
         match event {
             Event::Begin => self.begun = true,
             Event::Request(cause) => {
                 self.requested = true;
                 self.sigints += u8::from(cause == Cause::Sigint);
-                asks(if self.sigints == 2 { 130 } else { cause.exit_code() });
+                let code = if self.sigints == 2 { 130 } else { cause.exit_code() };
+                self.asks(code);
             }
-            Event::PhaseTimeout(Phase::Draining | Phase::Returning | Phase::Stopping | Phase::Releasing) => asks(75),
+            Event::PhaseTimeout(Phase::Draining | Phase::Returning | Phase::Stopping | Phase::Releasing) => {
+                self.asks(75)
+            }
             Event::PhaseTimeout(_) => {}
             Event::Ready(actor) => self.real(actor).being = Being::Alive,
             Event::StartFailed { actor, .. } | Event::Died(actor) => {
@@ -195,9 +211,9 @@ impl World {
                 let real = self.actors[usize::from(actor.0)];
                 if first {
                     self.requested = true;
-                    asks(if let Event::StartFailed { exit, .. } = event { exit } else { 1 });
+                    self.asks(if let Event::StartFailed { exit, .. } = event { exit } else { 1 });
                 } else if self.requested && real.being == Being::Alive && real.told != Told::Stop {
-                    asks(70);
+                    self.asks(70);
                 }
                 let being = if self.requested { Being::Finished } else { Being::Dead };
                 *self.real(actor) = Real { being, told: Told::Nothing, ended: false };
@@ -211,19 +227,22 @@ impl World {
             Event::Closed { actor, clean } => {
                 self.real(actor).told = Told::Closed;
                 if !clean {
-                    // Later than the phase means that the timer has asked already.
-                    if self.code == 0 {
-                        self.code = 75;
-                    }
+                    self.asks(75);
                 }
             }
             Event::Stopped(actor) => self.real(actor).being = Being::Finished,
             Event::ActorTimeout(actor) => {
-                let resource = before.members[usize::from(actor.0)].kind == Kind::Resource;
+                let resource = self.kind(actor) == Kind::Resource;
                 if !resource && before.phase() == Phase::Stopping {
-                    asks(75);
+                    self.asks(75);
                 }
             }
+        }
+    }
+
+    fn asks(&mut self, code: u8) {
+        if self.code == 0 {
+            self.code = code;
         }
     }
 
@@ -234,6 +253,10 @@ impl World {
         match command {
             Command::Enter(next) => {
                 ensure(next > *phase, "phases only go on")?;
+                ensure(
+                    next <= Phase::NotReady || *phase >= Phase::NotReady,
+                    "it is not ready before any intake stops",
+                )?;
                 let reals = workers(self);
                 match next {
                     Phase::Draining => ensure(
@@ -363,7 +386,7 @@ impl World {
     }
 
     fn kind(&self, actor: Actor) -> Kind {
-        self.machine.members[usize::from(actor.0)].kind
+        self.kinds[usize::from(actor.0)]
     }
 
     fn real(&mut self, actor: Actor) -> &mut Real {
@@ -381,9 +404,9 @@ fn ensure(holds: bool, claim: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(claim.to_owned()) }
 }
 
-fn search(kinds: &[Kind], delay: bool, step: Step) -> Result<Found, String> {
+fn search(kinds: &[Kind], delay: bool, restarts: bool, step: Step) -> Result<Found, String> {
     assert!(kinds.is_sorted(), "the world numbers actors in start order");
-    let start = World::new(kinds, delay);
+    let start = World::new(kinds, delay, restarts);
     let mut seen: HashMap<Key, (Key, Event), foldhash::fast::FixedState> = HashMap::default();
     seen.insert(start.key(), (0, Event::Begin));
     let mut frontier = vec![start];
@@ -426,15 +449,191 @@ fn trace(seen: &HashMap<Key, (Key, Event), foldhash::fast::FixedState>, mut at: 
     format!("{events:?}")
 }
 
+use Kind::{Bridge, Consumer, Producer, Resource, Service};
+
 #[test]
-fn size() {
-    let kinds =
-        [Kind::Resource, Kind::Resource, Kind::Producer, Kind::Producer, Kind::Bridge, Kind::Consumer, Kind::Consumer];
-    for n in 1..=7 {
-        for delay in [false, true] {
-            let t = std::time::Instant::now();
-            let found = search(&kinds[7 - n..], delay, Machine::step).unwrap_or_else(|e| panic!("{e}"));
-            println!("{n} {delay} {} {} {:?}", found.states, found.transitions, t.elapsed());
+fn every_interleaving_of_a_stop_keeps_its_promises() {
+    let full = [Resource, Resource, Producer, Producer, Bridge, Consumer, Consumer];
+    // The dead come back in the smaller ones: each actor that may makes four times as many states.
+    let searches: [(&[Kind], bool, bool); 9] = [
+        (&full, false, false),
+        (&full, true, false),
+        (&[], false, true),
+        (&[Resource, Service, Producer], true, true),
+        (&[Bridge], true, true),
+        (&[Resource, Producer, Consumer], true, true),
+        (&[Resource, Resource, Consumer], true, true),
+        (&[Bridge, Consumer, Consumer], false, true),
+        (&[Resource, Producer, Bridge, Consumer], false, true),
+    ];
+    let (mut states, mut transitions) = (0, 0);
+    for (kinds, delay, restarts) in searches {
+        let found = search(kinds, delay, restarts, Machine::step).unwrap_or_else(|broken| panic!("{broken}"));
+        println!("{} states, {} transitions: {kinds:?}", found.states, found.transitions);
+        states += found.states;
+        transitions += found.transitions;
+        if kinds == full {
+            let exits: Vec<_> = (0..256).filter(|&code| found.exits[code]).collect();
+            assert_eq!(exits, [0, 1, 69, 70, 75, 130], "every exit can happen");
         }
     }
+    println!("{states} states, {transitions} transitions in all");
+}
+
+/// Machines with one mistake each, as somebody might make it; the search must find every one.
+const BUGS: [(&str, Step); 16] = [
+    ("producers stop before those who send through them", |machine, event| {
+        // What is last in the list stops first.
+        if let Event::Request(_) = event {
+            machine.members.sort_by_key(|member| (member.kind != Resource, member.kind == Producer));
+        }
+        machine.step(event)
+    }),
+    ("who was idle once counts as idle for ever", |machine, event| match event {
+        Event::Busy(_) => Vec::new(),
+        _ => machine.step(event),
+    }),
+    ("a death while draining is not noticed", |machine, event| match event {
+        Event::Died(_) if machine.phase == Phase::Draining => Vec::new(),
+        _ => machine.step(event),
+    }),
+    ("a death while stopping is not noticed", |machine, event| match event {
+        Event::Died(_) if machine.phase == Phase::Stopping => Vec::new(),
+        _ => machine.step(event),
+    }),
+    ("the dead are started although the process stops", |machine, event| match event {
+        Event::RestartDue(actor) if machine.is_stopping() => vec![Command::Start(actor)],
+        _ => machine.step(event),
+    }),
+    ("a second SIGTERM cuts the drain short", |machine, event| match event {
+        Event::Request(Cause::Sigterm) if machine.phase == Phase::Draining => {
+            machine.step(Event::PhaseTimeout(Phase::Draining))
+        }
+        _ => machine.step(event),
+    }),
+    ("stopping has no deadline", |machine, event| match event {
+        Event::PhaseTimeout(Phase::Stopping) => Vec::new(),
+        _ => machine.step(event),
+    }),
+    ("the last cause sets the exit code", |machine, event| {
+        if let Event::Request(cause) = event {
+            machine.code = cause.exit_code();
+        }
+        machine.step(event)
+    }),
+    ("resources are released without waiting for one another", |machine, event| {
+        let mut commands = machine.step(event);
+        while let Some(&Command::Release(actor)) = commands.last() {
+            commands.extend(machine.step(Event::Stopped(actor)));
+        }
+        commands
+    }),
+    ("it stays ready", |machine, event| {
+        let mut commands = machine.step(event);
+        commands.retain(|&command| command != Command::Enter(Phase::NotReady));
+        commands
+    }),
+    ("it exits twice", |machine, event| {
+        let mut commands = machine.step(event);
+        commands.extend(commands.last().copied().filter(|last| matches!(last, Command::Exit(_))));
+        commands
+    }),
+    ("a third SIGINT is overheard", |machine, event| match event {
+        Event::Request(Cause::Sigint) if machine.sigints == 2 => Vec::new(),
+        _ => machine.step(event),
+    }),
+    ("who starts when the stop comes is forgotten", |machine, event| {
+        if let Event::Request(_) = event {
+            for member in machine.members.iter_mut().filter(|member| member.life == Life::Starting) {
+                member.life = Life::Gone;
+            }
+        }
+        machine.step(event)
+    }),
+    ("an unclean close looks clean", |machine, event| match event {
+        Event::Closed { actor, .. } => machine.step(Event::Closed { actor, clean: true }),
+        _ => machine.step(event),
+    }),
+    ("it stops instead of draining", |machine, event| {
+        let mut commands = machine.step(event);
+        if machine.phase == Phase::Draining {
+            commands.extend(machine.step(Event::PhaseTimeout(Phase::Draining)));
+        }
+        commands
+    }),
+    ("ended sources are waited for", |machine, event| match event {
+        Event::SourceEnded(_) => Vec::new(),
+        _ => machine.step(event),
+    }),
+];
+
+#[test]
+fn the_search_finds_every_planted_bug() {
+    for (name, step) in BUGS {
+        let found = search(&[Resource, Resource, Producer, Consumer, Consumer], false, false, step)
+            .and_then(|_| search(&[Producer, Consumer], true, true, step));
+        let Err(claim) = found else { panic!("not found: {name}") };
+        println!("{name}: {}", claim.lines().next().expect("a claim"));
+    }
+}
+
+/// Steps a machine whose actors all become ready, then these events; says how it ends.
+fn end_of(kinds: &[Kind], events: &[Event]) -> (u8, Option<Cause>) {
+    let mut machine = Machine::new(kinds, false);
+    let mut queue: std::collections::VecDeque<_> = machine.step(Event::Begin).into();
+    let mut events = events.iter();
+    loop {
+        let command = queue.pop_front();
+        let answer = match command {
+            Some(Command::Start(actor)) => Event::Ready(actor),
+            Some(Command::StopIntake(actor)) => Event::IntakeStopped(actor),
+            Some(Command::Close(actor)) => Event::Closed { actor, clean: true },
+            Some(Command::Stop(actor) | Command::Release(actor)) => Event::Stopped(actor),
+            Some(Command::Exit(code) | Command::ExitNow(code)) => return (code, machine.cause()),
+            Some(_) => continue,
+            None => *events.next().expect("the events lead to the exit"),
+        };
+        queue.extend(machine.step(answer));
+    }
+}
+
+const ACTOR: [Actor; 2] = [Actor(0), Actor(1)];
+
+#[test]
+fn handlers_that_finish_in_time_mean_exit_0() {
+    let events = [Event::Request(Cause::Sigterm), Event::Request(Cause::Sigterm), Event::Idle(ACTOR[1])];
+    assert_eq!(end_of(&[Resource, Consumer], &events), (0, Some(Cause::Sigterm)));
+}
+
+#[test]
+fn a_handler_that_outlives_the_drain_means_exit_75() {
+    let events =
+        [Event::Request(Cause::Sigint), Event::PhaseTimeout(Phase::Draining), Event::PhaseTimeout(Phase::Cancelling)];
+    assert_eq!(end_of(&[Resource, Consumer], &events), (75, Some(Cause::Sigint)));
+}
+
+#[test]
+fn a_second_sigint_means_130_even_after_a_sigterm() {
+    let [term, int] = [Cause::Sigterm, Cause::Sigint].map(Event::Request);
+    assert_eq!(end_of(&[Consumer], &[term, int, int]), (130, Some(Cause::Sigterm)));
+}
+
+#[test]
+fn all_finite_sources_ended_means_exit_0() {
+    let events =
+        [Event::SourceEnded(ACTOR[0]), Event::SourceEnded(ACTOR[1]), Event::Idle(ACTOR[0]), Event::Idle(ACTOR[1])];
+    assert_eq!(end_of(&[Bridge, Consumer], &events), (0, Some(Cause::SourcesEnded)));
+}
+
+#[test]
+fn a_failed_start_is_undone_in_reverse() {
+    let mut machine = Machine::new(&[Resource, Producer, Consumer], true);
+    machine.step(Event::Begin);
+    machine.step(Event::Ready(Actor(0)));
+    assert_eq!(machine.step(Event::Ready(Actor(1))), [Command::Start(Actor(2))]);
+    let undone = machine.step(Event::StartFailed { actor: Actor(2), exit: 77 });
+    assert_eq!(undone.last(), Some(&Command::Stop(Actor(1))), "{undone:?}");
+    let undone = machine.step(Event::Stopped(Actor(1)));
+    assert_eq!(undone.last(), Some(&Command::Release(Actor(0))), "{undone:?}");
+    assert_eq!(machine.step(Event::Stopped(Actor(0))), [Command::Exit(77)]);
 }
