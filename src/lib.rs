@@ -1,6 +1,8 @@
 //! Longshore: message-queue workers as supervised actors.
 
+mod actor;
 pub mod admin;
+mod app;
 mod delivery;
 pub mod duration;
 mod engine;
@@ -14,5 +16,20 @@ mod telemetry;
 pub mod testing;
 pub mod transport;
 
+pub use app::{App, Bridge, Consumer, Producer, Progress, Running, Stopped};
+pub use delivery::Delivery;
+pub use engine::order::Order;
+pub use engine::retry::Retry;
 pub use error::{Error, ErrorKind};
 pub use failure::{BoxError, Failure, Fate, Outcome, Tally};
+
+/// What a program of workers usually needs.
+pub mod prelude {
+    pub use crate::handler::{
+        Attempt, Batch, BatchDone, BatchWorker, Context, Headers, Json, Key, Publisher, Raw, Res, Resource, Stopping,
+        To, Why, Worker,
+    };
+    pub use crate::{App, BoxError, Bridge, Consumer, Delivery, Failure, Order, Outcome, Producer, Retry};
+    pub use std::process::ExitCode;
+    pub use std::time::Duration;
+}

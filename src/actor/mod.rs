@@ -16,4 +16,4 @@ pub(crate) use blueprint::{Blueprint, Link, Order};
 pub(crate) use producer::ProducerPlan;
 pub(crate) use resource::ResourcePlan;
 pub(crate) use service::ServicePlan;
-pub(crate) use taker::{LanesOf, Publishing, TakerPlan};
+pub(crate) use taker::{LanesOf, MakeLanes, Publishing, TakerPlan};

@@ -95,12 +95,7 @@ impl Actor for ProducerActor {
         Ok(State { asks, _loop: task })
     }
 
-    async fn handle(
-        &self,
-        myself: ActorRef<Order>,
-        order: Order,
-        state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn handle(&self, myself: ActorRef<Order>, order: Order, state: &mut State) -> Result<(), ActorProcessingErr> {
         match order {
             Order::StopIntake => drop(state.asks.try_send(PublishAsk::StopIntake)),
             Order::Stop { by } => {

@@ -73,12 +73,7 @@ impl Actor for ResourceActor {
         Ok(State { close, link, task })
     }
 
-    async fn handle(
-        &self,
-        myself: ActorRef<Order>,
-        order: Order,
-        state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn handle(&self, myself: ActorRef<Order>, order: Order, state: &mut State) -> Result<(), ActorProcessingErr> {
         match order {
             Order::Stop { .. } => {
                 let (close, link) = ((state.close)(), state.link.clone());

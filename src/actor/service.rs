@@ -86,12 +86,7 @@ impl Actor for ServiceActor {
         Ok(State { link, stop, running, stopping: false, _run: task, stop_task: None })
     }
 
-    async fn handle(
-        &self,
-        myself: ActorRef<Order>,
-        order: Order,
-        state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn handle(&self, myself: ActorRef<Order>, order: Order, state: &mut State) -> Result<(), ActorProcessingErr> {
         match order {
             Order::Stop { .. } => {
                 state.stopping = true;

@@ -181,12 +181,7 @@ impl Actor for TakerActor {
         Ok(state)
     }
 
-    async fn handle(
-        &self,
-        myself: ActorRef<Order>,
-        order: Order,
-        state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn handle(&self, myself: ActorRef<Order>, order: Order, state: &mut State) -> Result<(), ActorProcessingErr> {
         // The channel holds every order that a life can bring, so that a full one means that the loop is gone.
         match order {
             Order::StopIntake => drop(state.asks.try_send(IntakeAsk::StopIntake)),
@@ -297,7 +292,10 @@ async fn send_for(
             // Closed, or the actor is gone.
             None => break,
             Some(error) if publishing.lazily => {
-                tracing::warn!(worker = link.context.worker(), "dead-letter place failed, opened again when needed: {error}");
+                tracing::warn!(
+                    worker = link.context.worker(),
+                    "dead-letter place failed, opened again when needed: {error}"
+                );
                 outlet.fail_buffered(&error.to_string());
             }
             Some(error) => {

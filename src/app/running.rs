@@ -1,0 +1,225 @@
+//! An app that runs inside a runtime: started, asked to stop, awaited.
+
+use super::builder::App;
+use super::plan::Problem;
+use super::settings::Settings;
+use crate::error::Error;
+use crate::handler::{Context, Stopping};
+use crate::supervisor::clock::StopClock;
+use crate::supervisor::counts::Counts;
+use crate::supervisor::drain::{Actor as Id, Cause, Event};
+use crate::supervisor::health::{Health, Readiness};
+use crate::supervisor::phases::PhaseEnds;
+use crate::supervisor::report::Report;
+use crate::supervisor::root::{self, Child, Ending, RootArgs, RootRef};
+use crate::telemetry::metrics::{AppMetrics, WorkerMetrics};
+use std::fmt;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+/// An app that has been started. Dropping it asks for a stop and does not wait.
+pub struct Running {
+    pub(super) root: RootRef,
+    pub(super) clock: Arc<StopClock>,
+    pub(super) health: Health,
+    pub(super) ended: Option<oneshot::Receiver<Ending>>,
+    pub(super) counts: Vec<(Arc<str>, Arc<Counts>)>,
+}
+
+/// How an app has stopped.
+#[derive(Debug)]
+pub struct Stopped {
+    pub(super) ending: Ending,
+}
+
+impl Stopped {
+    /// The exit code that a process of it ends with: 0 when everything was drained.
+    pub fn exit_code(&self) -> u8 {
+        self.ending.code
+    }
+
+    /// Why its start failed, if it did.
+    pub fn start_error(&self) -> Option<&str> {
+        self.ending.error.as_deref()
+    }
+
+    /// The shutdown report as JSON, as it is logged: phases, actors, and the counts of each worker and in total.
+    pub fn report(&self) -> serde_json::Value {
+        self.ending.report.json()
+    }
+
+    /// The shutdown report as a table for a person.
+    pub fn table(&self) -> String {
+        self.ending.report.table()
+    }
+
+    /// The closing line of a command: `counts received=N acked=N …`.
+    pub fn counts(&self) -> String {
+        self.ending.report.total().to_string()
+    }
+
+    pub(crate) fn data(&self) -> &Report {
+        &self.ending.report
+    }
+}
+
+impl Running {
+    /// Waits until every actor is ready; false when the start failed or a stop came first. Cancel-safe.
+    pub async fn ready(&self) -> bool {
+        let mut changes = self.health.changes();
+        loop {
+            match self.health.readiness().status {
+                "ready" => return true,
+                "shutting_down" => return false,
+                _ if self.ended.as_ref().is_none_or(|ended| !ended.is_empty()) => return false,
+                _ => {}
+            }
+            if changes.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// How ready it is, and why not.
+    pub fn readiness(&self) -> Readiness {
+        self.health.readiness()
+    }
+
+    /// Messages received and settled so far, over all workers: for a progress line.
+    pub fn progress(&self) -> Progress {
+        let mut progress = Progress::default();
+        for (_, counts) in &self.counts {
+            let now = counts.snapshot();
+            progress.received += now.received;
+            progress.settled += now.acked + now.retried + now.dead_lettered + now.discarded;
+            progress.in_flight += counts.now_in_flight();
+        }
+        progress
+    }
+
+    /// Asks it to stop, as SIGTERM does. Returns at once; asking again changes nothing.
+    pub fn stop(&self) {
+        self.root.tell(Event::Request(Cause::Embedder));
+    }
+
+    /// Waits until it has stopped. Cancel-safe until it has; after that it waits for ever.
+    pub async fn wait(&mut self) -> Stopped {
+        let ended = self.ended.as_mut().expect("an app that runs has an end to wait for");
+        match ended.await {
+            Ok(ending) => {
+                self.ended = None;
+                Stopped { ending }
+            }
+            // The root ends by reporting; a root that panicked is a bug, told by its log line.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.ended.is_some() {
+            self.stop();
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("readiness", &self.readiness()).finish()
+    }
+}
+
+/// How far the workers of an app are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Messages received.
+    pub received: u64,
+    /// Messages settled, in whatever way.
+    pub settled: u64,
+    /// Messages delivered and not settled, as of the last look.
+    pub in_flight: u64,
+}
+
+/// What prepares and starts an app, before anything is spawned.
+pub(super) struct Launch {
+    pub(super) settings: Settings,
+    pub(super) children: Vec<(Box<dyn crate::actor::Blueprint>, Context, crate::supervisor::restart::Policy)>,
+    pub(super) root: RootRef,
+    pub(super) stopping: watch::Sender<Stopping>,
+}
+
+impl App {
+    /// Reads the settings and prepares every worker; everything that is wrong is in the one error.
+    pub(super) fn launch(mut self) -> Result<Launch, Error> {
+        let mut problems: Vec<Problem> = Vec::new();
+        if self.from_env {
+            let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+            self.settings = self.settings.clone().overlaid(&set, &mut problems);
+        }
+        let settings = self.settings.clone();
+        let name: Arc<str> = settings.name.as_str().into();
+        let root = RootRef::default();
+        let (stopping, stops) = watch::channel(Stopping::No);
+        let asks = root.clone();
+        let request: Arc<dyn Fn() + Send + Sync> = Arc::new(move || asks.tell(Event::Request(Cause::Embedder)));
+        let context =
+            move |worker: &Arc<str>| Context::new(name.clone(), worker.clone(), stops.clone(), request.clone());
+        let prepared = self.prepare(problems, &context)?;
+        Ok(Launch { settings, children: prepared.blueprints, root, stopping })
+    }
+
+    /// Starts the app inside a runtime: for tests, and for programs that have a runtime of their own. Signals are
+    /// left alone, and no admin server listens.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the app as it was built; nothing has been opened then. A start that fails later
+    /// is told by [`Running::wait`].
+    pub async fn start(self, handle: &Handle) -> Result<Running, Error> {
+        let launch = self.launch()?;
+        launch.start(handle).await
+    }
+}
+
+impl Launch {
+    pub(super) async fn start(self, handle: &Handle) -> Result<Running, Error> {
+        let health = Health::new(self.settings.name.as_str(), env!("CARGO_PKG_VERSION"));
+        let clock = Arc::new(StopClock::new(PhaseEnds::new(self.settings.deadline, self.settings.delay)));
+        let (tell, ended) = oneshot::channel();
+        let mut counts = Vec::new();
+        let mut children = Vec::new();
+        for (index, (blueprint, context, policy)) in self.children.into_iter().enumerate() {
+            let name = blueprint.name().clone();
+            let kind = blueprint.kind();
+            let of_worker = Arc::new(Counts::default());
+            if kind.takes() {
+                counts.push((name.clone(), of_worker.clone()));
+            }
+            let link = crate::actor::Link::new(
+                Id(index as u16),
+                self.root.clone(),
+                health.actor(&name, kind.name()),
+                Arc::new(WorkerMetrics::new(&name)),
+                of_worker,
+                context,
+            );
+            children.push(Child { blueprint, link, policy });
+        }
+        let args = RootArgs {
+            app: self.settings.name.as_str().into(),
+            children,
+            clock: clock.clone(),
+            health: health.clone(),
+            metrics: AppMetrics::new(),
+            stopping: self.stopping,
+            this: self.root.clone(),
+            ended: tell,
+        };
+        let spawned = handle.spawn(root::spawn(args)).await;
+        spawned
+            .map_err(|error| Error::new(crate::ErrorKind::Start, "the root did not start").caused_by(error))?
+            .map_err(|error| Error::new(crate::ErrorKind::Start, format!("the root did not start: {error}")))?;
+        Ok(Running { root: self.root, clock, health, ended: Some(ended), counts })
+    }
+}
