@@ -209,9 +209,8 @@ impl FileSource {
             bytes += size;
             end += 1;
         }
-        for index in start..end {
-            let at = heads[index].at.position;
-            let (line_end, number) = batch.ends[index];
+        for (head, (line_end, number)) in heads[start..end].iter().zip(batch.ends[start..end].iter().copied()) {
+            let at = head.at.position;
             self.progress.unsettled.insert(at, number);
             self.returned.remove(&at);
             if line_end > self.progress.frontier {
@@ -242,10 +241,12 @@ impl FileSource {
                     return Poll::Pending;
                 }
             }
-            if self.reader.is_none() && !self.returned.is_empty() && self.messages > 0 {
-                if let Err(error) = self.read_from_the_first_open_line() {
-                    return Poll::Ready(Event::Failed(error));
-                }
+            if self.reader.is_none()
+                && !self.returned.is_empty()
+                && self.messages > 0
+                && let Err(error) = self.read_from_the_first_open_line()
+            {
+                return Poll::Ready(Event::Failed(error));
             }
             let Some(reader) = &mut self.reader else { return Poll::Pending };
             let read = std::task::ready!(reader.lines.poll_recv(cx));
@@ -376,10 +377,11 @@ impl Source for FileSource {
                 self.reader = None;
                 self.batch = None;
                 self.closing = Some(Box::pin(tokio::time::sleep_until(Instant::from_std(by))));
-                if let Some(saving) = &mut self.saving {
-                    if saving.write.is_none() && saving.unsaved.total() > 0 {
-                        saving.write_at(Instant::now());
-                    }
+                if let Some(saving) = &mut self.saving
+                    && saving.write.is_none()
+                    && saving.unsaved.total() > 0
+                {
+                    saving.write_at(Instant::now());
                 }
             }
         }
