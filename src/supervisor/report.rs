@@ -6,8 +6,11 @@ use super::drain::{Cause, Kind};
 use super::phases::Phase;
 use crate::duration;
 use crate::failure::Tally;
+use crate::process::board::{Cells, Running};
 use serde::Serialize;
 use std::fmt::{self, Write as _};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How the deliveries of a worker ended; each ended as exactly one of these.
@@ -32,6 +35,21 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// The counts as they stand on the board now.
+    pub fn read(cells: &Cells) -> Self {
+        let of = |cell: &AtomicU64| cell.load(Relaxed);
+        Self {
+            received: of(&cells.received),
+            acked: of(&cells.acked),
+            retried: of(&cells.retried),
+            dead_lettered: of(&cells.dead_lettered),
+            discarded: of(&cells.discarded),
+            returned: of(&cells.returned),
+            abandoned: of(&cells.abandoned),
+            unknown: of(&cells.unknown),
+        }
+    }
+
     /// What the counts do not explain: 0, or a bug. Negative when more was settled than received.
     pub fn unaccounted(&self) -> i64 {
         let settled =
@@ -169,6 +187,19 @@ pub struct Stuck {
     pub attempt: u32,
     /// How long it had been running, in milliseconds.
     pub age_ms: u64,
+}
+
+impl Stuck {
+    /// A message that is still on the board, at this time of the board.
+    pub fn of(worker: &str, running: Running, now_ms: u64) -> Self {
+        Self {
+            worker: worker.into(),
+            position: running.position,
+            partition: running.partition,
+            attempt: running.attempt,
+            age_ms: now_ms.saturating_sub(running.started_ms),
+        }
+    }
 }
 
 /// All of it.
