@@ -2,6 +2,8 @@
 
 use crate::error::Error;
 use crate::handler::Context;
+use crate::process::board::Board;
+use crate::supervisor::counts::Counts;
 use crate::supervisor::drain::{Actor as Id, Event, Kind};
 use crate::supervisor::health::ActorHealth;
 use crate::supervisor::root::RootRef;
@@ -36,6 +38,10 @@ pub(crate) enum Order {
 pub(crate) trait Blueprint: Send {
     fn name(&self) -> &Arc<str>;
     fn kind(&self) -> Kind;
+    /// Lanes, and handlers that can be pending in each.
+    fn lanes(&self) -> (usize, usize) {
+        (0, 0)
+    }
     /// Spawns it under the root. Returns at once; readiness is told through the link.
     fn spawn<'a>(&'a mut self, link: Link, root: ActorCell) -> BoxFuture<'a, Result<ActorRef<Order>, SpawnErr>>;
 }
@@ -47,22 +53,25 @@ pub(crate) struct Link {
     pub(crate) root: RootRef,
     pub(crate) health: ActorHealth,
     pub(crate) metrics: Arc<WorkerMetrics>,
-    pub(crate) counts: Arc<crate::supervisor::counts::Counts>,
+    pub(crate) counts: Counts,
+    pub(crate) board: Arc<Board>,
     pub(crate) context: Context,
     /// Whether this start has been reported, as ready or as failed.
     started: Arc<AtomicBool>,
 }
 
 impl Link {
+    #[expect(clippy::too_many_arguments, reason = "what the app wires together, named one by one")]
     pub(crate) fn new(
         id: Id,
         root: RootRef,
         health: ActorHealth,
         metrics: Arc<WorkerMetrics>,
-        counts: Arc<crate::supervisor::counts::Counts>,
+        counts: Counts,
+        board: Arc<Board>,
         context: Context,
     ) -> Self {
-        Self { id, root, health, metrics, counts, context, started: Arc::default() }
+        Self { id, root, health, metrics, counts, board, context, started: Arc::default() }
     }
 
     /// The same for another start of the actor.

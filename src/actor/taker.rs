@@ -75,8 +75,9 @@ where
                 let service = self.template.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
                 let share = concurrency / lanes + u32::from(index < concurrency % lanes);
                 let config = LaneConfig { index, concurrency: share.max(1), ..config.clone() };
-                let view = Box::new(Watch::new(link.metrics.clone()));
-                let lane = Lane::<S, U>::new(config, service, asks, news.clone(), view);
+                let line = link.counts.line().lane(index as usize).clone();
+                let view = Watch::new(link.metrics.clone(), link.board.clone(), line);
+                let lane = Lane::<S, U, _>::new(config, service, asks, news.clone(), view);
                 // A turn has its own bound; tokio's would make ready resources pretend to be pending within it.
                 into.spawn(tokio::task::unconstrained(lane.run()));
                 tell
@@ -110,6 +111,10 @@ impl Blueprint for TakerPlan {
 
     fn kind(&self) -> Kind {
         self.kind
+    }
+
+    fn lanes(&self) -> (usize, usize) {
+        (self.lane.lanes as usize, self.concurrency.div_ceil(self.lane.lanes).max(1) as usize)
     }
 
     fn spawn<'a>(&'a mut self, link: Link, root: ActorCell) -> BoxFuture<'a, Result<ActorRef<Order>, SpawnErr>> {

@@ -2,6 +2,7 @@
 
 use crate::engine::lane::LaneView;
 use crate::message::At;
+use crate::process::board::{Board, LaneLine};
 use crate::telemetry::handler_times::HandlerTimes;
 use crate::telemetry::metrics::WorkerMetrics;
 use std::sync::Arc;
@@ -11,28 +12,46 @@ use std::time::{Duration, Instant};
 const FLUSH_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) struct Watch {
-    pub(super) metrics: Arc<WorkerMetrics>,
-    pub(super) times: HandlerTimes,
-    pub(super) flushed: Instant,
+    metrics: Arc<WorkerMetrics>,
+    times: HandlerTimes,
+    flushed: Instant,
+    board: Arc<Board>,
+    lane: Arc<LaneLine>,
+    /// The board's clock as of the last turn: a millisecond is fine enough, and reading it for each message is not free.
+    now_ms: u64,
 }
 
 impl Watch {
-    pub(super) fn new(metrics: Arc<WorkerMetrics>) -> Self {
-        Self { metrics, times: HandlerTimes::new(), flushed: Instant::now() }
+    pub(super) fn new(metrics: Arc<WorkerMetrics>, board: Arc<Board>, lane: Arc<LaneLine>) -> Self {
+        let now_ms = board.now_ms();
+        Self { metrics, times: HandlerTimes::new(), flushed: Instant::now(), board, lane, now_ms }
     }
 }
 
 impl LaneView for Watch {
-    fn polling(&mut self, _at: At, _attempt: u32, _now: Instant) {}
-    fn polled(&mut self) {}
-    fn pending(&mut self, _slot: u32, _at: At, _attempt: u32, _since: Instant) {}
-    fn vacant(&mut self, _slot: u32) {}
+    fn polling(&mut self, at: At, attempt: u32) {
+        self.lane.polling(at.position, at.epoch, at.partition, attempt, self.now_ms);
+    }
+
+    fn polled(&mut self) {
+        self.lane.idle();
+    }
+
+    fn pending(&mut self, slot: u32, at: At, attempt: u32, since: Instant) {
+        let since = self.board.ms_of(since);
+        self.lane.slot(slot as usize).set(at.position, at.epoch, at.partition, attempt, since);
+    }
+
+    fn vacant(&mut self, slot: u32) {
+        self.lane.slot(slot as usize).clear();
+    }
 
     fn handled(&mut self, took: Duration) {
         self.times.record(took);
     }
 
     fn turned(&mut self, now: Instant) {
+        self.now_ms = self.board.ms_of(now);
         if now.saturating_duration_since(self.flushed) >= FLUSH_EVERY {
             self.flushed = now;
             self.times.flush(&self.metrics);
@@ -42,6 +61,7 @@ impl LaneView for Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        self.lane.idle();
         self.times.flush(&self.metrics);
     }
 }

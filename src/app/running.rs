@@ -5,6 +5,8 @@ use super::plan::Problem;
 use super::settings::Settings;
 use crate::error::Error;
 use crate::handler::{Context, Stopping};
+use crate::process::board::{ActorSpec, Board};
+use crate::process::guard::Deadline;
 use crate::supervisor::clock::StopClock;
 use crate::supervisor::counts::Counts;
 use crate::supervisor::drain::{Actor as Id, Cause, Event};
@@ -24,7 +26,7 @@ pub struct Running {
     pub(super) clock: Arc<StopClock>,
     pub(super) health: Health,
     pub(super) ended: Option<oneshot::Receiver<Ending>>,
-    pub(super) counts: Vec<(Arc<str>, Arc<Counts>)>,
+    pub(super) counts: Vec<Counts>,
 }
 
 /// How an app has stopped.
@@ -89,7 +91,7 @@ impl Running {
     /// Messages received and settled so far, over all workers: for a progress line.
     pub fn progress(&self) -> Progress {
         let mut progress = Progress::default();
-        for (_, counts) in &self.counts {
+        for counts in &self.counts {
             let now = counts.snapshot();
             progress.received += now.received;
             progress.settled += now.acked + now.retried + now.dead_lettered + now.discarded;
@@ -148,6 +150,9 @@ pub(super) struct Launch {
     pub(super) children: Vec<(Box<dyn crate::actor::Blueprint>, Context, crate::supervisor::restart::Policy)>,
     pub(super) root: RootRef,
     pub(super) stopping: watch::Sender<Stopping>,
+    pub(super) board: Arc<Board>,
+    /// Armed with the deadline of a stop, where a thread guards it.
+    pub(super) guarded: Option<Deadline>,
 }
 
 impl App {
@@ -167,7 +172,8 @@ impl App {
         let context =
             move |worker: &Arc<str>| Context::new(name.clone(), worker.clone(), stops.clone(), request.clone());
         let prepared = self.prepare(problems, &context)?;
-        Ok(Launch { settings, children: prepared.blueprints, root, stopping })
+        let board = Arc::new(Board::new(&settings.name));
+        Ok(Launch { settings, children: prepared.blueprints, root, stopping, board, guarded: None })
     }
 
     /// Starts the app inside a runtime: for tests, and for programs that have a runtime of their own. Signals are
@@ -185,16 +191,26 @@ impl App {
 impl Launch {
     pub(super) async fn start(self, handle: &Handle) -> Result<Running, Error> {
         let health = Health::new(self.settings.name.as_str(), env!("CARGO_PKG_VERSION"));
-        let clock = Arc::new(StopClock::new(PhaseEnds::new(self.settings.deadline, self.settings.delay)));
+        let clock =
+            Arc::new(StopClock::new(PhaseEnds::new(self.settings.deadline, self.settings.delay), self.guarded.clone()));
         let (tell, ended) = oneshot::channel();
+        self.board.register(
+            self.children
+                .iter()
+                .map(|(blueprint, ..)| {
+                    let (lanes, slots) = blueprint.lanes();
+                    ActorSpec { name: blueprint.name().clone(), kind: blueprint.kind().name(), lanes, slots }
+                })
+                .collect(),
+        );
         let mut counts = Vec::new();
         let mut children = Vec::new();
         for (index, (blueprint, context, policy)) in self.children.into_iter().enumerate() {
             let name = blueprint.name().clone();
             let kind = blueprint.kind();
-            let of_worker = Arc::new(Counts::default());
+            let of_worker = Counts::new(self.board.actor(index).clone());
             if kind.takes() {
-                counts.push((name.clone(), of_worker.clone()));
+                counts.push(of_worker.clone());
             }
             let link = crate::actor::Link::new(
                 Id(index as u16),
@@ -202,6 +218,7 @@ impl Launch {
                 health.actor(&name, kind.name()),
                 Arc::new(WorkerMetrics::new(&name)),
                 of_worker,
+                self.board.clone(),
                 context,
             );
             children.push(Child { blueprint, link, policy });
@@ -214,6 +231,7 @@ impl Launch {
             metrics: AppMetrics::new(),
             stopping: self.stopping,
             this: self.root.clone(),
+            board: self.board.clone(),
             ended: tell,
         };
         let spawned = handle.spawn(root::spawn(args)).await;

@@ -100,7 +100,7 @@ pub(crate) enum LaneNews {
 /// What a lane shows to the outside while it runs: the message that is being polled, and those that wait.
 pub(crate) trait LaneView: Send + 'static {
     /// A handler is about to be polled.
-    fn polling(&mut self, at: At, attempt: u32, now: Instant);
+    fn polling(&mut self, at: At, attempt: u32);
     /// The poll is over.
     fn polled(&mut self);
     /// A handler is pending in that slot.
@@ -113,7 +113,7 @@ pub(crate) trait LaneView: Send + 'static {
     fn turned(&mut self, now: Instant);
 }
 
-pub(crate) struct Lane<S, U>
+pub(crate) struct Lane<S, U, V>
 where
     S: Service<U>,
     U: Unit,
@@ -123,7 +123,7 @@ where
     signal: Arc<LaneSignal>,
     asks: mpsc::UnboundedReceiver<LaneAsk>,
     news: mpsc::UnboundedSender<LaneNews>,
-    view: Box<dyn LaneView>,
+    view: V,
 
     slots: Slots<S::Future>,
     jobs: Jobs,
@@ -182,9 +182,10 @@ impl Pick {
     }
 }
 
-impl<S, U> Lane<S, U>
+impl<S, U, V> Lane<S, U, V>
 where
     U: Unit,
+    V: LaneView,
     S: Service<U, Response = U::Done, Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
 {
     pub(crate) fn new(
@@ -192,7 +193,7 @@ where
         service: S,
         asks: mpsc::UnboundedReceiver<LaneAsk>,
         news: mpsc::UnboundedSender<LaneNews>,
-        view: Box<dyn LaneView>,
+        view: V,
     ) -> Self {
         let now = Instant::now();
         let signal = Arc::new(LaneSignal::default());
@@ -244,10 +245,10 @@ where
             for (attempt, generation) in confirmed.drain(..) {
                 self.confirmed(attempt, generation);
             }
+            self.view.turned(self.now);
             let more = self.turn(&mut woken);
             self.sweep();
             self.report();
-            self.view.turned(self.now);
             if more {
                 tokio::task::yield_now().await;
                 continue;
@@ -454,7 +455,7 @@ where
     /// Calls the service into a slot and polls it, both under `catch_unwind`.
     fn call(&mut self, slot: u32, at: At, attempt: u32, unit: impl FnOnce() -> U) -> (Polled<U::Done>, Duration) {
         let began = self.now;
-        self.view.polling(at, attempt, began);
+        self.view.polling(at, attempt);
         let service = &mut self.service;
         let called = std::panic::catch_unwind(AssertUnwindSafe(|| service.call(unit())));
         let polled = match called {
@@ -470,7 +471,7 @@ where
     fn poll_slot(&mut self, slot: u32) -> Duration {
         let began = self.now;
         let (at, attempts) = self.shown(slot);
-        self.view.polling(at, attempts, began);
+        self.view.polling(at, attempts);
         let polled = self.slots.poll::<U::Done, S::Error>(slot);
         self.view.polled();
         self.now = Instant::now();

@@ -2,9 +2,6 @@
 //!
 //! Nothing here knows an actor, a message or the runtime: when tokio itself is stuck, this still works.
 
-// Until the app starts a guard, only tests call these.
-#![allow(dead_code)]
-
 pub(crate) mod board;
 mod emergency;
 pub(crate) mod guard;

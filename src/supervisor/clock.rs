@@ -1,6 +1,7 @@
 //! The one deadline of a stop, counted from the first request, whoever made it.
 
 use super::phases::PhaseEnds;
+use crate::process::guard::Deadline;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,13 @@ use std::time::{Duration, Instant};
 pub(crate) struct StopClock {
     requested: OnceLock<(Instant, jiff::Timestamp)>,
     ends: PhaseEnds,
+    guarded: Option<Deadline>,
 }
 
 impl StopClock {
-    pub(crate) fn new(ends: PhaseEnds) -> Self {
-        Self { requested: OnceLock::new(), ends }
+    /// `guarded`: the thread that enforces the deadline, told of every request.
+    pub(crate) fn new(ends: PhaseEnds, guarded: Option<Deadline>) -> Self {
+        Self { requested: OnceLock::new(), ends, guarded }
     }
 
     pub(crate) fn ends(&self) -> PhaseEnds {
@@ -22,7 +25,17 @@ impl StopClock {
 
     /// The time of the first request, which this is if none came before.
     pub(crate) fn request(&self) -> Instant {
-        self.requested.get_or_init(|| (Instant::now(), jiff::Timestamp::now())).0
+        let (at, _) = *self.requested.get_or_init(|| {
+            let now = Instant::now();
+            // A signal has armed it already, a moment ago; then that deadline is the one.
+            let before = self.guarded.as_ref().and_then(Deadline::left);
+            let spent = before.map_or(Duration::ZERO, |left| self.ends.deadline().saturating_sub(left));
+            if let Some(guarded) = &self.guarded {
+                guarded.arm(now + self.ends.deadline(), 0);
+            }
+            (now - spent, jiff::Timestamp::now())
+        });
+        at
     }
 
     /// The moment by which the process has ended; the same for every request.

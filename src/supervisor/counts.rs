@@ -1,21 +1,15 @@
-//! The counts of one worker while it runs.
+//! The counts of one worker while it runs, on its line of the board.
 
 use super::report;
 use crate::failure::Tally;
+use crate::process::board::ActorLine;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counted by the worker's loop, read by the report and the progress line.
-#[derive(Debug, Default)]
+/// Counted by the worker's loop; read by the report, the progress line and the thread that owns the deadline.
+#[derive(Debug, Clone)]
 pub(crate) struct Counts {
-    received: AtomicU64,
-    acked: AtomicU64,
-    retried: AtomicU64,
-    dead_lettered: AtomicU64,
-    discarded: AtomicU64,
-    returned: AtomicU64,
-    abandoned: AtomicU64,
-    unknown: AtomicU64,
-    in_flight: AtomicU64,
+    line: Arc<ActorLine>,
 }
 
 fn add(cell: &AtomicU64, count: u64) {
@@ -25,59 +19,70 @@ fn add(cell: &AtomicU64, count: u64) {
 }
 
 impl Counts {
+    pub(crate) fn new(line: Arc<ActorLine>) -> Self {
+        Self { line }
+    }
+
+    pub(crate) fn line(&self) -> &Arc<ActorLine> {
+        &self.line
+    }
+
     pub(crate) fn received(&self, messages: u64) {
-        add(&self.received, messages);
+        add(&self.line.cells.received, messages);
     }
 
     pub(crate) fn settled(&self, tally: Tally) {
-        add(&self.acked, tally.acked);
-        add(&self.retried, tally.retried);
-        add(&self.dead_lettered, tally.dead_lettered);
-        add(&self.discarded, tally.discarded);
+        let cells = &self.line.cells;
+        add(&cells.acked, tally.acked);
+        add(&cells.retried, tally.retried);
+        add(&cells.dead_lettered, tally.dead_lettered);
+        add(&cells.discarded, tally.discarded);
     }
 
     /// These were counted as settled and did not take effect: unknown, or returned to whoever owns them now.
     pub(crate) fn unsettled(&self, tally: Tally, unknown: bool) {
+        let cells = &self.line.cells;
         for (cell, count) in [
-            (&self.acked, tally.acked),
-            (&self.retried, tally.retried),
-            (&self.dead_lettered, tally.dead_lettered),
-            (&self.discarded, tally.discarded),
+            (&cells.acked, tally.acked),
+            (&cells.retried, tally.retried),
+            (&cells.dead_lettered, tally.dead_lettered),
+            (&cells.discarded, tally.discarded),
         ] {
             cell.fetch_sub(count, Ordering::Relaxed);
         }
-        add(if unknown { &self.unknown } else { &self.returned }, tally.total());
+        add(if unknown { &cells.unknown } else { &cells.returned }, tally.total());
     }
 
     pub(crate) fn returned(&self, messages: u64) {
-        add(&self.returned, messages);
+        add(&self.line.cells.returned, messages);
     }
 
     pub(crate) fn abandoned(&self, messages: u64) {
-        add(&self.abandoned, messages);
+        add(&self.line.cells.abandoned, messages);
     }
 
     pub(crate) fn in_flight(&self, messages: u64) {
-        self.in_flight.store(messages, Ordering::Relaxed);
+        self.line.cells.in_flight.store(messages, Ordering::Relaxed);
     }
 
-    /// Delivered and not settled, as of the last tick.
+    /// Delivered and not settled, as of the last look.
     pub(crate) fn now_in_flight(&self) -> u64 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.line.cells.in_flight.load(Ordering::Relaxed)
     }
 
     /// The numbers now.
     pub(crate) fn snapshot(&self) -> report::Counts {
         let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let cells = &self.line.cells;
         report::Counts {
-            received: read(&self.received),
-            acked: read(&self.acked),
-            retried: read(&self.retried),
-            dead_lettered: read(&self.dead_lettered),
-            discarded: read(&self.discarded),
-            returned: read(&self.returned),
-            abandoned: read(&self.abandoned),
-            unknown: read(&self.unknown),
+            received: read(&cells.received),
+            acked: read(&cells.acked),
+            retried: read(&cells.retried),
+            dead_lettered: read(&cells.dead_lettered),
+            discarded: read(&cells.discarded),
+            returned: read(&cells.returned),
+            abandoned: read(&cells.abandoned),
+            unknown: read(&cells.unknown),
         }
     }
 }

@@ -8,12 +8,13 @@ use super::clock::StopClock;
 use super::drain::{Actor as Id, Cause, Command, Event, Kind, Machine};
 use super::health::{Health, Stage};
 use super::phases::{Phase, PhaseEnds};
-use super::report::{ActorReport, PhaseTime, Report, Stopped};
+use super::report::{ActorReport, PhaseTime, Report, Stopped, Stuck};
 use super::restart::{End, Policy, Restarts, Verdict};
 use crate::actor::{Blueprint, Link, Order};
 use crate::duration;
 use crate::error::Error;
 use crate::handler::Stopping;
+use crate::process::board::{ActorLine, Board, Doing};
 use crate::telemetry::metrics::AppMetrics;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::{HashMap, VecDeque};
@@ -102,6 +103,7 @@ pub(crate) struct RootArgs {
     pub(crate) metrics: AppMetrics,
     pub(crate) stopping: watch::Sender<Stopping>,
     pub(crate) this: RootRef,
+    pub(crate) board: Arc<Board>,
     pub(crate) ended: oneshot::Sender<Ending>,
 }
 
@@ -143,6 +145,9 @@ pub(crate) struct State {
     phases: Vec<PhaseTime>,
     start_error: Option<String>,
     open_resources: u32,
+    board: Arc<Board>,
+    /// What ran when the handlers were cancelled: who held up the stop.
+    cancelled: Vec<Stuck>,
 }
 
 impl Actor for Root {
@@ -184,6 +189,8 @@ impl Actor for Root {
             phases: Vec::new(),
             start_error: None,
             open_resources: 0,
+            board: args.board,
+            cancelled: Vec::new(),
         })
     }
 
@@ -277,6 +284,7 @@ impl State {
     fn note(&mut self, event: &Event) {
         match *event {
             Event::Ready(id) => {
+                self.show(id, Doing::Ready);
                 self.end_step(id, Stopped::Properly);
                 if self.member(id).kind == Kind::Resource {
                     self.open_resources += 1;
@@ -286,7 +294,9 @@ impl State {
             Event::IntakeStopped(id) | Event::Idle(id) | Event::Closed { actor: id, .. } => {
                 self.end_step(id, Stopped::Properly);
             }
+            Event::Died(id) => self.show(id, Doing::Down),
             Event::Stopped(id) => {
+                self.show(id, Doing::Stopped);
                 let member = self.member(id);
                 member.child.link.health.stopped();
                 self.end_step(id, Stopped::Properly);
@@ -298,6 +308,12 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    /// Shows on the board what an actor is about.
+    fn show(&self, id: Id, doing: Doing) {
+        let line = self.board.actor(usize::from(id.0));
+        line.enter(doing, self.board.now_ms());
     }
 
     fn begin_step(&mut self, id: Id, step: &'static str) {
@@ -329,6 +345,16 @@ impl State {
     }
 
     async fn carry_out(&mut self, myself: &ActorRef<RootMsg>, command: Command) -> Option<Event> {
+        match command {
+            Command::Start(id) => self.show(id, Doing::Starting),
+            Command::StopIntake(id) => self.show(id, Doing::IntakeStopped),
+            Command::Drain(id) => self.show(id, Doing::Draining),
+            Command::Cancel(id) => self.show(id, Doing::Cancelling),
+            Command::Close(id) => self.show(id, Doing::Returning),
+            Command::Stop(id) => self.show(id, Doing::Stopping),
+            Command::Release(id) => self.show(id, Doing::Closing),
+            _ => {}
+        }
         match command {
             Command::Enter(phase) => self.enter(myself, phase),
             Command::Start(id) => return self.start(myself, id).await,
@@ -403,7 +429,14 @@ impl State {
                     }
                 }
             }
-            Phase::Cancelling => drop(self.stopping.send_replace(Stopping::Cancelling)),
+            Phase::Cancelling => {
+                self.cancelled = self.stuck();
+                for stuck in &self.cancelled {
+                    tracing::warn!(worker = %stuck.worker, position = stuck.position, attempt = stuck.attempt,
+                        age = %duration::short(Duration::from_millis(stuck.age_ms)), "handler cancelled: it did not end in time");
+                }
+                self.stopping.send_replace(Stopping::Cancelling);
+            }
             _ => {}
         }
         self.arm(myself, phase);
@@ -520,6 +553,25 @@ impl State {
         let _ = myself.send_after(PROGRESS_EVERY, || RootMsg::Progress);
     }
 
+    /// The messages that ran to the end, by worker.
+    fn stuck(&self) -> Vec<Stuck> {
+        let now_ms = self.board.now_ms();
+        let of = |line: &ActorLine| -> Vec<Stuck> {
+            line.running()
+                .map(|running| Stuck {
+                    worker: line.name().to_string(),
+                    position: running.position,
+                    partition: running.partition,
+                    attempt: running.attempt,
+                    age_ms: now_ms.saturating_sub(running.started_ms),
+                })
+                .collect()
+        };
+        let mut stuck: Vec<Stuck> = self.board.actors().iter().flat_map(|line| of(line)).collect();
+        stuck.extend(self.cancelled.iter().cloned());
+        stuck
+    }
+
     fn exit(&mut self, myself: &ActorRef<RootMsg>, code: u8, at_once: bool) {
         let actors = self
             .machine
@@ -543,7 +595,7 @@ impl State {
             elapsed: self.clock.elapsed(),
             phases: std::mem::take(&mut self.phases),
             actors,
-            stuck: Vec::new(),
+            stuck: self.stuck(),
         };
         if let Some(ended) = self.ended.take() {
             let _ = ended.send(Ending { code, report, at_once, error: self.start_error.take() });

@@ -2,7 +2,7 @@
 
 use super::jobs::State;
 use super::slots::{Members, Polled};
-use super::{Delivery, Lane, panicked, unreadable};
+use super::{Delivery, Lane, LaneView, panicked, unreadable};
 use crate::engine::attempt::Sends;
 use crate::failure::BoxError;
 use crate::handler::Unit;
@@ -72,9 +72,10 @@ impl Forming {
     }
 }
 
-impl<S, U> Lane<S, U>
+impl<S, U, V> Lane<S, U, V>
 where
     U: Unit,
+    V: LaneView,
     S: Service<U, Response = U::Done, Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
 {
     /// Puts a job that holds its number into the batch that is being collected.

@@ -2,7 +2,7 @@
 
 use super::jobs::State;
 use super::slots::Members;
-use super::{Lane, LaneNews};
+use super::{Lane, LaneNews, LaneView};
 use crate::engine::attempt::Sends;
 use crate::engine::outlet::{Outlet, Receipt};
 use crate::failure::{BoxError, Failure};
@@ -57,9 +57,10 @@ pub(crate) fn headers(
     headers
 }
 
-impl<S, U> Lane<S, U>
+impl<S, U, V> Lane<S, U, V>
 where
     U: Unit,
+    V: LaneView,
     S: Service<U, Response = U::Done, Error: Into<BoxError>, Future: Send + 'static> + Send + 'static,
 {
     /// A message that no further attempt can help.
