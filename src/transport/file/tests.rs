@@ -459,6 +459,45 @@ async fn an_inspection_counts_what_a_group_has_not_settled() {
     assert_eq!((seen.waiting, seen.dead), (Some(8), Some(0)));
 }
 
+/// Runs itself as a child, whose standard output is read for one line and then closed.
+#[tokio::test]
+async fn standard_output_that_nobody_reads_ends_the_sink_and_says_why() {
+    use std::io::BufRead;
+    const CHILD: &str = "LONGSHORE_TEST_STDOUT_CHILD";
+    const NAME: &str = "transport::file::tests::standard_output_that_nobody_reads_ends_the_sink_and_says_why";
+    if std::env::var_os(CHILD).is_some() {
+        let spec = SinkSpec { worker: "w".into(), patience: Duration::ZERO };
+        let mut sink = File::default().sink(&Url::parse("file:-").unwrap(), &spec).unwrap().open().await.unwrap();
+        sink.tell(SinkAsk::Send { batch: 0, slab: slab(&[Message::new("\"a line\"")]) });
+        loop {
+            match sink.next().await {
+                SinkEvent::Confirmed { batch, .. } => {
+                    sink.tell(SinkAsk::Send { batch: batch + 1, slab: slab(&[Message::new("\"a line\"")]) })
+                }
+                SinkEvent::Failed(error) => {
+                    eprintln!("failed with {}: {error}", error.exit_code());
+                    std::process::exit(42);
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut read = io::BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(read.any(|line| line.unwrap().ends_with("\"a line\"")));
+    drop(read);
+    let ended = child.wait_with_output().unwrap();
+    let says = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(42), "{says}");
+    assert!(says.contains("failed with 70: nobody reads standard output any more"), "{says}");
+}
+
 /// A stream of which a read gives a few bytes at a time.
 struct Slow<'a>(&'a [u8], usize);
 

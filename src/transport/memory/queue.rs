@@ -151,6 +151,16 @@ impl Queue {
         }
     }
 
+    /// From now on nothing from outside is taken in, until whoever drains has gone. Who waits for room is told.
+    pub(super) fn drain(&self, id: u64) {
+        let mut state = self.lock();
+        state.drain(id);
+        let mut wakes = Wakes::default();
+        state.room_was_made(&mut wakes);
+        drop(state);
+        wakes.wake();
+    }
+
     /// Closes it for good: nothing more is taken in.
     pub(super) fn close(&self) {
         let mut state = self.lock();
@@ -213,8 +223,7 @@ impl State {
         self.busy = self.busy.iter().filter(|(of, _)| *of != epoch).cloned().collect();
     }
 
-    /// From now on nothing from outside is taken in, until whoever drains has gone.
-    pub(super) fn drain(&mut self, id: u64) {
+    fn drain(&mut self, id: u64) {
         if !self.draining.contains(&id) {
             self.draining.push(id);
         }

@@ -136,7 +136,7 @@ impl Sink for MemorySink {
             SinkAsk::Flush { by } => {
                 self.last = Some((Last::Flush, Box::pin(tokio::time::sleep_until(Instant::from_std(by)))));
             }
-            SinkAsk::StopIntake => self.queue.lock().drain(self.id),
+            SinkAsk::StopIntake => self.queue.drain(self.id),
             SinkAsk::Close { by } => {
                 self.last = Some((Last::Close, Box::pin(tokio::time::sleep_until(Instant::from_std(by)))));
             }

@@ -205,7 +205,7 @@ impl Source for MemorySource {
             }
             Ask::Flush => self.out.push_back(Event::Flushed),
             Ask::StopIntake => {
-                self.queue.lock().drain(self.id);
+                self.queue.drain(self.id);
                 if self.intake == Intake::Open {
                     self.intake = Intake::Draining;
                 }

@@ -247,6 +247,19 @@ async fn a_stop_works_off_what_is_there_and_refuses_what_comes_from_outside() {
 }
 
 #[tokio::test]
+async fn a_publish_that_waits_for_room_is_refused_when_a_stop_begins() {
+    let memory = Memory::new();
+    let mut source = source(&memory, "memory:q?capacity=4").await;
+    let publisher = memory.clone();
+    let waiting = tokio::spawn(async move { publisher.publish("q", numbered(0..5)).await });
+    while memory.len("q") < 4 {
+        tokio::task::yield_now().await;
+    }
+    source.tell(Ask::StopIntake);
+    assert!(waiting.await.unwrap().unwrap_err().to_string().contains("is stopping"));
+}
+
+#[tokio::test]
 async fn a_stop_with_an_empty_queue_is_answered_at_once() {
     let memory = Memory::new();
     let mut source = source(&memory, "memory:q").await;
