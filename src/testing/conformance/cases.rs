@@ -36,8 +36,12 @@ impl From<Error> for Stop {
 /// What a transport must declare, or a place carry, for a case to be run.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Need {
-    /// What is delivered and not settled comes again when its source ends: declared by `durable` or `takes_back`.
+    /// What is delivered and not settled comes again when its source ends: declared by `durable` or `takes_back`, or
+    /// said of the subject.
     Keeps,
+    /// The same in the old order, and what is given back too: declared by `takes_back`, or said of the subject.
+    GivesBack,
+    /// A stop need not work off what is there.
     Durable,
     TakesBack,
     CannotTakeBack,
@@ -69,7 +73,8 @@ impl Need {
     pub(super) fn is_met(self, bench: &Bench) -> bool {
         let (declared, subject) = (&bench.source, &bench.subject);
         match self {
-            Need::Keeps => declared.durable || declared.takes_back,
+            Need::Keeps => declared.durable || declared.takes_back || subject.gives_back,
+            Need::GivesBack => declared.takes_back || subject.gives_back,
             Need::Durable => declared.durable,
             Need::TakesBack => declared.takes_back,
             Need::CannotTakeBack => !declared.takes_back,
@@ -100,6 +105,7 @@ impl Need {
     pub(super) fn text(self) -> &'static str {
         match self {
             Need::Keeps => "neither durable nor takes_back",
+            Need::GivesBack => "takes_back",
             Need::Durable => "durable",
             Need::TakesBack => "takes_back",
             Need::CannotTakeBack => "it takes back",

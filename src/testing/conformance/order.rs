@@ -7,8 +7,8 @@ use super::reader::{Got, names_of, names_of_key};
 cases! {
     a_key_keeps_its_order: [];
     a_queue_keeps_its_order: [Partless];
-    what_is_given_back_comes_in_its_old_order: [TakesBack];
-    what_a_close_gives_back_comes_in_its_old_order: [TakesBack];
+    what_is_given_back_comes_in_its_old_order: [GivesBack];
+    what_a_close_gives_back_comes_in_its_old_order: [GivesBack];
     what_a_crash_leaves_comes_in_its_old_order: [Keeps];
     positions_rise_within_an_epoch_and_a_partition: [];
 }

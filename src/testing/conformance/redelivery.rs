@@ -7,7 +7,7 @@ use crate::transport::{Ask, DeliveryCount, Verdict};
 use std::time::Duration;
 
 cases! {
-    what_is_given_back_comes_again: [TakesBack];
+    what_is_given_back_comes_again: [GivesBack];
     what_was_not_settled_comes_again_after_a_close: [Keeps];
     what_was_not_settled_comes_again_after_a_crash: [Keeps];
     what_is_retried_comes_again_with_its_attempts: [Delayed];
@@ -16,7 +16,7 @@ cases! {
     errors_then_success_is_one_success: [Delayed];
     a_delivery_count_is_never_too_low: [DeliveryCount, Keeps];
     a_message_that_outlives_two_owners_is_a_suspect: [Poison];
-    an_orderly_end_makes_no_suspect: [Poison, TakesBack];
+    an_orderly_end_makes_no_suspect: [Poison, GivesBack];
     a_mark_outlives_a_crash: [Poison];
 }
 

@@ -15,7 +15,7 @@ cases! {
     a_later_message_may_settle_first: [Keeps, OneByOne];
     a_settlement_told_twice_counts_once: [];
     a_settlement_of_an_old_epoch_changes_nothing: [Keeps];
-    a_settlement_after_a_return_changes_nothing: [TakesBack];
+    a_settlement_after_a_return_changes_nothing: [GivesBack];
 }
 
 async fn whatever_is_settled_does_not_come_again(bench: &mut Bench) -> Tried {

@@ -89,6 +89,7 @@ pub struct Subject {
     pub(super) carries: Carries,
     pub(super) crash: Crash,
     pub(super) lapse: Option<Lapse>,
+    pub(super) gives_back: bool,
     pub(super) only: Vec<String>,
 }
 
@@ -114,6 +115,7 @@ impl Subject {
                 Box::pin(std::future::ready(()))
             }),
             lapse: None,
+            gives_back: false,
             only: Vec::new(),
         }
     }
@@ -156,6 +158,14 @@ impl Subject {
     #[must_use]
     pub fn lapse(mut self, lapse: impl Fn(&Place) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
         self.lapse = Some(Box::new(lapse));
+        self
+    }
+
+    /// What is not settled comes again, in its old order, when it is returned or its source ends, though the transport
+    /// declares neither `durable` nor `takes_back`: it would be lost with the process, and so a stop works it off.
+    #[must_use]
+    pub fn gives_back(mut self) -> Self {
+        self.gives_back = true;
         self
     }
 
