@@ -2,7 +2,8 @@
 
 use super::Subject;
 use super::cases::{Stop, Tried, same};
-use super::reader::{Got, Reader, names_of};
+use super::got::{Got, sorted_names};
+use super::reader::Reader;
 use super::subject::Place;
 use super::writer::Writer;
 use crate::error::Error;
@@ -173,8 +174,7 @@ impl Bench {
 
     /// Stops the case unless exactly these are left, in whatever order.
     pub(super) async fn left(&self, place: &Place, names: &[String]) -> Tried {
-        let mut left = names_of(&self.rest(place).await?);
-        left.sort();
+        let left = sorted_names(&self.rest(place).await?);
         same("what is left", left, names.to_vec())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, GROUP, named};
 use super::cases::{Tried, cases, check, same};
-use super::reader::{Got, names_of};
+use super::got::{Got, names_of, sorted_names};
 use crate::failure::Tally;
 use crate::message::At;
 use crate::transport::{Ask, Settlement, Verdict};
@@ -36,8 +36,7 @@ async fn nothing_is_delivered_after_the_intake_has_stopped(bench: &mut Bench) ->
     reader.quiet().await?;
     same("delivered after the intake had stopped", reader.got.len() - before, 0)?;
     reader.close().await?;
-    let mut done = names_of(&running);
-    done.sort();
+    let done = sorted_names(&running);
     let left: Vec<String> = named(0..8).into_iter().filter(|name| !done.contains(name)).collect();
     bench.left(&place, &left).await
 }
@@ -49,8 +48,7 @@ async fn a_source_that_cannot_take_back_is_worked_off(bench: &mut Bench) -> Trie
     reader.tell(Ask::StopIntake);
     let others = reader.take(6).await?;
     let all = [running, others].concat();
-    let mut names = names_of(&all);
-    names.sort();
+    let names = sorted_names(&all);
     same("what was delivered", names, named(0..8))?;
     reader.settle(&all);
     reader.until("the intake to stop", |reader| reader.intake_stopped).await?;

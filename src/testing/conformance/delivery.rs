@@ -1,8 +1,9 @@
 //! What is published arrives: once, everywhere it should, and nowhere else.
 
 use super::bench::{Bench, GROUP, message, named};
-use super::cases::{Tried, cases, check, same};
-use super::reader::{names_of, share};
+use super::cases::{Stop, Tried, cases, check, same};
+use super::got::{names_of, sorted_names};
+use super::reader::share;
 use crate::failure::Tally;
 
 cases! {
@@ -21,9 +22,7 @@ async fn what_is_published_arrives_once(bench: &mut Bench) -> Tried {
     let place = bench.stocked(20).await?;
     let mut reader = bench.reader(&place).await?;
     let all = reader.take(20).await?;
-    let mut names = names_of(&all);
-    names.sort();
-    same("what arrived", names, named(0..20))?;
+    same("what arrived", sorted_names(&all), named(0..20))?;
     reader.settle(&all);
     reader.flush().await?;
     reader.close().await?;
@@ -34,12 +33,17 @@ async fn what_is_published_to_an_open_source_arrives(bench: &mut Bench) -> Tried
     let place = bench.stocked(0).await?;
     let mut reader = bench.reader(&place).await?;
     reader.demand(3);
-    reader.quiet().await?;
-    reader.alongside(bench.stock(&place, 0..3)).await?;
-    let all = reader.take(3).await?;
-    let mut names = names_of(&all);
-    names.sort();
-    same("what arrived", names, named(0..3))?;
+    // In a task of its own and told nothing more: the source itself must wake it.
+    let waiting = tokio::spawn(async move {
+        let arrived = reader.until("what is published meanwhile", |reader| reader.got.len() >= 3).await;
+        arrived.map(|()| reader)
+    });
+    // It waits by now, in all likelihood. If not, the case only sees less.
+    tokio::time::sleep(bench.subject.quiet).await;
+    bench.stock(&place, 0..3).await?;
+    let mut reader = waiting.await.map_err(|panic| Stop::Fault(panic.to_string()))??;
+    let all = reader.untaken();
+    same("what arrived", sorted_names(&all), named(0..3))?;
     reader.settle(&all);
     reader.close().await.map(|_| ())
 }
@@ -85,9 +89,7 @@ async fn groups_each_see_every_message(bench: &mut Bench) -> Tried {
     let mut audit = bench.reader_as(&place, "audit", &bench.spec()).await?;
     for reader in [&mut crew, &mut audit] {
         let all = reader.take(6).await?;
-        let mut names = names_of(&all);
-        names.sort();
-        same("what a group saw", names, named(0..6))?;
+        same("what a group saw", sorted_names(&all), named(0..6))?;
         reader.settle(&all);
         reader.flush().await?;
         reader.close().await?;
@@ -153,9 +155,7 @@ async fn a_dropped_wait_of_a_source_loses_and_doubles_nothing(bench: &mut Bench)
         reader.settle(&late);
         all.extend(late);
     }
-    let mut names = names_of(&all);
-    names.sort();
-    same("what arrived", names, named(0..20))?;
+    same("what arrived", sorted_names(&all), named(0..20))?;
     reader.flush().await?;
     reader.counted(20, 0).await?;
     reader.close().await?;

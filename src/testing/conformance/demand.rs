@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, message, named};
 use super::cases::{Tried, cases, check, same};
-use super::reader::names_of;
+use super::got::{names_of, sorted_names};
 use crate::message::Message;
 use crate::transport::Ask;
 
@@ -100,9 +100,7 @@ async fn a_paused_source_delivers_nothing_and_settles_on(bench: &mut Bench) -> T
     same("delivered while paused", reader.got.len() - before, 0)?;
     reader.tell(Ask::Resume);
     let others = reader.take(7).await?;
-    let mut names = names_of(&[some, others.clone()].concat());
-    names.sort();
-    same("what arrived", names, named(0..10))?;
+    same("what arrived", sorted_names(&[some, others.clone()].concat()), named(0..10))?;
     reader.settle(&others);
     reader.flush().await?;
     reader.close().await.map(|_| ())

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, GROUP, KEYS, message, name, named};
 use super::cases::{Stop, Tried, cases, check, same};
-use super::reader::names_of;
+use super::got::names_of;
 use super::subject::Place;
 use crate::error::{Error, ErrorKind};
 use crate::message::{At, Message};

@@ -30,6 +30,7 @@ mod closing;
 mod content;
 mod delivery;
 mod demand;
+mod got;
 mod looking;
 mod order;
 mod ownership;

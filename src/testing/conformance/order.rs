@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, KEYS, name, named};
 use super::cases::{Tried, cases, same};
-use super::reader::{Got, names_of, names_of_key};
+use super::got::{Got, names_of, names_of_key};
 
 cases! {
     a_key_keeps_its_order: [];
@@ -25,8 +25,11 @@ fn in_order(all: &[Got], from: usize, count: usize) -> Tried {
 
 async fn a_key_keeps_its_order(bench: &mut Bench) -> Tried {
     let place = bench.stocked(30).await?;
-    let all = bench.rest(&place).await?;
-    in_order(&all, 0, 30)
+    let mut reader = bench.reader(&place).await?;
+    let all = reader.take(30).await?;
+    in_order(&all, 0, 30)?;
+    reader.settle(&all);
+    reader.close().await.map(|_| ())
 }
 
 async fn a_queue_keeps_its_order(bench: &mut Bench) -> Tried {

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, GROUP, message};
 use super::cases::{Tried, cases, check, same};
-use super::reader::{names_of, names_of_key};
+use super::got::{names_of, names_of_key, sorted_names};
 
 cases! {
     a_waiting_consumer_inherits_from_a_dead_one: [Shared, Keeps];
@@ -23,9 +23,7 @@ async fn a_waiting_consumer_inherits_from_a_dead_one(bench: &mut Bench) -> Tried
     }
     bench.crash(dying).await?;
     let got = heir.take(4).await?;
-    let (mut is, mut should) = (names_of(&got), names_of(&held));
-    (is.sort(), should.sort());
-    same("what the heir got", is, should)?;
+    same("what the heir got", sorted_names(&got), sorted_names(&held))?;
     heir.settle(&got);
     heir.flush().await?;
     heir.close().await?;
@@ -88,9 +86,7 @@ async fn a_lost_ownership_is_told_and_its_settlements_are_stale(bench: &mut Benc
     reader.flush().await?;
     reader.counted(0, 3).await?;
     let again = reader.take(3).await?;
-    let (mut is, mut should) = (names_of(&again), names_of(&held));
-    (is.sort(), should.sort());
-    same("what came again", is, should)?;
+    same("what came again", sorted_names(&again), sorted_names(&held))?;
     let fresh = again.iter().all(|got| !reader.lost.iter().any(|lost| lost.covers(got.at)));
     check(fresh, "what came again bears an epoch that is lost")?;
     reader.settle(&again);

@@ -1,8 +1,9 @@
 //! One end of a case: an open source, asked and listened to the way the engine does it.
 
 use super::cases::{Stop, Tried, check, same};
+use super::got::{Got, names_of};
 use crate::failure::Tally;
-use crate::message::{At, Message, MessageRef};
+use crate::message::At;
 use crate::transport::{Ask, Backlog, Event, Ownership, Settlement, Source, Verdict};
 use std::future::Future;
 use std::pin::pin;
@@ -13,57 +14,6 @@ use tokio::time::{Instant, timeout};
 
 /// Bytes that a case asks for where it does not care about bytes.
 const PLENTY: u64 = 64 << 20;
-
-/// One delivery.
-#[derive(Debug, Clone)]
-pub(super) struct Got {
-    /// Name that its payload tells, empty where it tells none.
-    pub name: String,
-    pub message: Message,
-    pub at: At,
-    pub attempts: u32,
-    pub unclean: u32,
-    /// Bytes of key, payload and headers.
-    pub size: u64,
-    pub when: Instant,
-}
-
-impl Got {
-    fn of(message: MessageRef<'_>) -> Self {
-        let head = message.head();
-        Self {
-            name: text_at(message.payload(), "id"),
-            message: message.to_message(),
-            at: head.at,
-            attempts: head.attempts,
-            unclean: head.unclean,
-            size: message.size() as u64,
-            when: Instant::now(),
-        }
-    }
-
-    /// The key under which it was published, whether or not the place carries keys.
-    pub(super) fn sent_key(&self) -> String {
-        text_at(self.message.payload.as_deref(), "key")
-    }
-}
-
-fn text_at(payload: Option<&[u8]>, field: &str) -> String {
-    payload
-        .and_then(|payload| serde_json::from_slice::<serde_json::Value>(payload).ok())
-        .and_then(|value| value.get(field)?.as_str().map(str::to_owned))
-        .unwrap_or_default()
-}
-
-/// Names in the order of delivery.
-pub(super) fn names_of(all: &[Got]) -> Vec<String> {
-    all.iter().map(|got| got.name.clone()).collect()
-}
-
-/// Names of one key in the order of delivery.
-pub(super) fn names_of_key(all: &[Got], key: &str) -> Vec<String> {
-    all.iter().filter(|got| got.sent_key() == key).map(|got| got.name.clone()).collect()
-}
 
 /// An open source, and everything that it has said.
 pub(super) struct Reader {

@@ -2,7 +2,9 @@
 
 use super::bench::{Bench, named};
 use super::cases::{Tried, cases, check, same};
-use super::reader::{Reader, names_of};
+use super::got::sorted_names;
+
+use super::reader::Reader;
 use crate::transport::{Ask, DeliveryCount, Verdict};
 use std::time::Duration;
 
@@ -29,9 +31,7 @@ async fn what_is_given_back_comes_again(bench: &mut Bench) -> Tried {
     let all = reader.take(6).await?;
     reader.give_back(&all[2..4]);
     let again = reader.take(2).await?;
-    let (mut is, mut should) = (names_of(&again), names_of(&all[2..4]));
-    (is.sort(), should.sort());
-    same("what came again", is, should)?;
+    same("what came again", sorted_names(&again), sorted_names(&all[2..4]))?;
     reader.settle(&[&all[..2], &again, &all[4..]].concat());
     reader.flush().await?;
     reader.counted(6, 0).await?;
@@ -56,7 +56,7 @@ async fn what_was_not_settled_comes_again_after_a_crash(bench: &mut Bench) -> Tr
 }
 
 /// Takes one message and tells it to come again.
-async fn retried(reader: &mut Reader, after: Duration, attempts: u32) -> Tried<Vec<super::reader::Got>> {
+async fn retried(reader: &mut Reader, after: Duration, attempts: u32) -> Tried<Vec<super::got::Got>> {
     let one = reader.take(1).await?;
     reader.settle_as(&one, Verdict::Retry { after, attempts });
     Ok(one)
@@ -112,8 +112,7 @@ async fn errors_then_success_is_one_success(bench: &mut Bench) -> Tried {
     let mut reader = bench.reader(&place).await?;
     for attempts in 1..=2 {
         let all = reader.take(5).await?;
-        let mut names = names_of(&all);
-        names.sort();
+        let names = sorted_names(&all);
         same("what came", names, named(0..5))?;
         reader.settle_as(&all, Verdict::Retry { after: Duration::from_millis(5), attempts });
     }

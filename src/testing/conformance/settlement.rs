@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, named};
 use super::cases::{Tried, cases, check, same};
-use super::reader::names_of;
+use super::got::{names_of, sorted_names};
 use crate::failure::Tally;
 use crate::message::At;
 use crate::transport::{Ask, Settlement, Verdict};
@@ -63,16 +63,11 @@ async fn what_a_flush_proves_survives_a_crash(bench: &mut Bench) -> Tried {
     // The first ones of each key, so that a transport that settles by prefix can prove them all.
     reader.settle(&all[..3]);
     reader.flush().await?;
-    let (proven, others) = (names_of(&all[..3]), names_of(&all[3..]));
+    let (proven, others) = (names_of(&all[..3]), sorted_names(&all[3..]));
     bench.crash(reader).await?;
-    let mut again = names_of(&bench.rest(&place).await?);
-    again.sort();
-    check(
-        again.iter().all(|name| !proven.contains(name)),
-        format_args!("{proven:?} were proven, {again:?} came again"),
-    )?;
-    let mut others = others;
-    others.sort();
+    let again = sorted_names(&bench.rest(&place).await?);
+    let gone = again.iter().all(|name| !proven.contains(name));
+    check(gone, format_args!("{proven:?} were proven, {again:?} came again"))?;
     same("what was not settled and came again", again, others)
 }
 
@@ -89,8 +84,7 @@ async fn a_later_message_may_settle_first(bench: &mut Bench) -> Tried {
     reader.flush().await?;
     reader.counted(2, 0).await?;
     bench.crash(reader).await?;
-    let mut open = names_of(&open);
-    open.sort();
+    let open = sorted_names(&open);
     bench.left(&place, &open).await
 }
 

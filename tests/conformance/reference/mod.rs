@@ -9,6 +9,7 @@ mod world;
 
 use longshore::transport::*;
 use longshore::{Error, message::At, message::Slab};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use world::World;
@@ -68,6 +69,60 @@ pub enum Fault {
     MergesHeaders,
     /// Looking at a shelf takes what is looked at.
     TakesByLooking,
+    /// Options are not looked at.
+    TakesAnyOption,
+    /// A confirm is said twice.
+    ConfirmsTwice,
+    /// The flush of a sink overtakes what is not stored.
+    FlushesBeforeStoring,
+    /// A sink that drains drops what is not stored.
+    DropsWhenDraining,
+    /// What is stored in one queue is in the others too.
+    MixesQueues,
+    /// A long payload is cut.
+    CutsPayloads,
+    /// Bytes that are no text are replaced.
+    MakesText,
+    /// Keys do not arrive.
+    DropsKeys,
+    /// A tombstone arrives as an empty payload.
+    FillsTombstones,
+    /// Timestamps do not arrive.
+    ForgetsTime,
+    /// A payload is delivered whatever its size.
+    IgnoresLimit,
+    /// A source that waits is not told of what is stored.
+    MissesNews,
+    /// What one consumer has another gets as well.
+    SharesDeliveries,
+    /// A new group sees nothing of what was there.
+    ForgetsThePast,
+    /// A finite source ends while messages wait.
+    EndsEarly,
+    /// A finite source does not say that it ended.
+    NeverEnds,
+    /// Settlements are proven when somebody asks for it.
+    ProvesOnDemand,
+    /// What was settled right before a close is not proven.
+    ForgetsProofs,
+    /// A batch comes backwards.
+    Reverses,
+    /// A close whose time is up never ends.
+    HangsWithoutTime,
+    /// A plan opens one source.
+    OpensOnce,
+    /// Nothing is measured.
+    NeverMeasures,
+    /// What waits is counted wrongly.
+    CountsWrongly,
+    /// An owner's death is not remembered.
+    ForgetsDeaths,
+    /// An orderly end is held against a message.
+    SuspectsEverybody,
+    /// A delivery is not counted.
+    CountsTooLow,
+    /// What cannot be taken back is not worked off.
+    StopsShort,
 }
 
 /// Which promises the transport makes.
@@ -152,8 +207,7 @@ impl Reference {
 fn group_of(url: &Url, default: &str) -> Result<String, Error> {
     let options = url.options();
     let group = options.text("group").unwrap_or(default).to_owned();
-    options.finish()?;
-    Ok(group)
+    options.finish().map(|()| group)
 }
 
 impl Transport for Reference {
@@ -162,13 +216,18 @@ impl Transport for Reference {
     }
 
     fn source(&self, url: &Url, spec: &SourceSpec) -> Result<Box<dyn SourcePlan>, Error> {
-        let group = group_of(url, &spec.default_group)?;
+        let group = match group_of(url, &spec.default_group) {
+            Err(_) if self.shared.has(Fault::TakesAnyOption) => "any".to_owned(),
+            group => group?,
+        };
         let (shared, queue) = (self.shared.clone(), url.path().into());
-        Ok(Box::new(source::Plan { shared, queue, group, spec: spec.clone() }))
+        Ok(Box::new(source::Plan { shared, queue, group, spec: spec.clone(), opened: AtomicBool::new(false) }))
     }
 
     fn sink(&self, url: &Url, _: &SinkSpec) -> Result<Box<dyn SinkPlan>, Error> {
-        url.options().finish()?;
+        url.options()
+            .finish()
+            .or_else(|error| if self.shared.has(Fault::TakesAnyOption) { Ok(()) } else { Err(error) })?;
         Ok(Box::new(sink::Plan { shared: self.shared.clone(), queue: url.path().into() }))
     }
 
@@ -180,7 +239,13 @@ impl Transport for Reference {
     }
 
     fn inspect<'a>(&'a self, url: &'a Url, group: &'a str) -> BoxFuture<'a, Result<Inspection, Error>> {
-        Box::pin(async move { Ok(self.shared.world().queue(url.path()).inspect(group)) })
+        Box::pin(async move {
+            let mut seen = self.shared.world().queue(url.path()).inspect(group);
+            if self.shared.has(Fault::CountsWrongly) {
+                seen.waiting = seen.waiting.map(|waiting| waiting + 1);
+            }
+            Ok(seen)
+        })
     }
 
     fn shelf<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<Box<dyn Shelf>, Error>> {

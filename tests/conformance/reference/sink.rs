@@ -1,6 +1,7 @@
 //! The sink of the reference transport.
 
 use super::{Fault, Shared};
+use bytes::Bytes;
 use longshore::Error;
 use longshore::message::{Message, Slab};
 use longshore::transport::*;
@@ -44,18 +45,26 @@ impl Writing {
     fn store(&mut self) {
         while let Some((batch, slab)) = self.sent.pop_front() {
             let mut world = self.shared.world();
-            let queue = world.queue(&self.queue);
+            // The queue is there from now on, whatever happens.
+            world.queue(&self.queue);
             for message in slab.iter() {
                 let mut message = message.to_message();
-                if self.shared.has(Fault::MergesHeaders) {
-                    merge(&mut message);
+                if let Some(fault) = self.shared.fault {
+                    mangle(&mut message, fault);
                 }
+                if self.shared.has(Fault::MixesQueues) {
+                    world.every_queue().for_each(|queue| queue.store(message.clone()));
+                    continue;
+                }
+                let queue = world.queue(&self.queue);
                 if self.shared.has(Fault::ForgetsIds) || !queue.knows(&message) {
                     queue.store(message);
                 }
             }
             drop(world);
-            self.shared.changed.notify_waiters();
+            if !self.shared.has(Fault::MissesNews) {
+                self.shared.changed.notify_waiters();
+            }
             if !self.shared.has(Fault::ConfirmsEarly) {
                 self.confirm(batch, &slab);
             }
@@ -63,14 +72,32 @@ impl Writing {
     }
 
     fn confirm(&mut self, batch: u64, slab: &Slab) {
-        self.events.push_back(SinkEvent::Confirmed { batch, range: 0..slab.len() as u32, failed: Vec::new() });
+        let times = if self.shared.has(Fault::ConfirmsTwice) { 2 } else { 1 };
+        for _ in 0..times {
+            self.events.push_back(SinkEvent::Confirmed { batch, range: 0..slab.len() as u32, failed: Vec::new() });
+        }
         self.events.push_back(demand());
     }
 }
 
-fn merge(message: &mut Message) {
-    let merged: BTreeMap<String, Vec<u8>> = message.headers.iter().map(|(n, v)| (n.to_owned(), v.to_vec())).collect();
-    message.headers = merged.into_iter().collect();
+/// What some faults do to a message on its way.
+fn mangle(message: &mut Message, fault: Fault) {
+    match fault {
+        Fault::MergesHeaders => {
+            let all = message.headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec()));
+            let merged: BTreeMap<String, Vec<u8>> = all.collect();
+            message.headers = merged.into_iter().collect();
+        }
+        Fault::CutsPayloads => message.payload.iter_mut().for_each(|payload| payload.truncate(100_000)),
+        Fault::MakesText => {
+            let text = |bytes: &Bytes| Bytes::from(String::from_utf8_lossy(bytes).into_owned());
+            message.payload = message.payload.as_ref().map(text);
+        }
+        Fault::DropsKeys => message.key = None,
+        Fault::FillsTombstones => message.payload = Some(message.payload.take().unwrap_or_default()),
+        Fault::ForgetsTime => message.timestamp_ms = None,
+        _ => {}
+    }
 }
 
 impl Sink for Writing {
@@ -83,9 +110,12 @@ impl Sink for Writing {
                 self.sent.push_back((batch, slab));
             }
             SinkAsk::Flush { .. } => {
-                self.store();
+                if !self.shared.has(Fault::FlushesBeforeStoring) {
+                    self.store();
+                }
                 self.events.push_back(SinkEvent::Flushed { unconfirmed: 0 });
             }
+            SinkAsk::StopIntake if self.shared.has(Fault::DropsWhenDraining) => self.sent.clear(),
             SinkAsk::StopIntake => {}
             SinkAsk::Close { .. } => {
                 let mut unconfirmed = 0;

@@ -7,6 +7,7 @@ use longshore::transport::*;
 use longshore::{Error, Tally};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
 pub struct Plan {
@@ -14,6 +15,7 @@ pub struct Plan {
     pub queue: Arc<str>,
     pub group: String,
     pub spec: SourceSpec,
+    pub opened: AtomicBool,
 }
 
 impl SourcePlan for Plan {
@@ -26,9 +28,13 @@ impl SourcePlan for Plan {
     }
 
     fn open(&self, _: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>> {
+        let again = self.opened.swap(true, Ordering::Relaxed);
+        if again && self.shared.has(Fault::OpensOnce) {
+            return Box::pin(std::future::ready(Err(Error::configuration("it was opened before"))));
+        }
         let mut world = self.shared.world();
         let epoch = world.epoch();
-        let replays = self.shared.capabilities().replays;
+        let replays = self.shared.capabilities().replays && !self.shared.has(Fault::ForgetsThePast);
         let revokes = world.queue(&self.queue).group(&self.group, replays).revokes;
         let source = Reading {
             shared: self.shared.clone(),
@@ -44,6 +50,7 @@ impl SourcePlan for Plan {
             paused: false,
             ended: false,
             events: VecDeque::from([Event::Connected]),
+            unproven: Vec::new(),
         };
         Box::pin(async move { Ok(Box::new(source) as Box<dyn Source>) })
     }
@@ -70,6 +77,8 @@ struct Reading {
     paused: bool,
     ended: bool,
     events: VecDeque<Event>,
+    /// What is settled and not told yet, for the fault that waits to be asked.
+    unproven: Vec<Event>,
 }
 
 impl Reading {
@@ -110,7 +119,11 @@ impl Reading {
                 (false, true) => {}
             }
         }
-        self.events.push_back(Event::Settled { proven, stale });
+        if self.has(Fault::ProvesOnDemand) {
+            self.unproven.push(Event::Settled { proven, stale });
+        } else {
+            self.events.push_back(Event::Settled { proven, stale });
+        }
     }
 
     /// Whoever has the message now, for the fault that does not ask who had it.
@@ -125,11 +138,12 @@ impl Reading {
         if self.has(Fault::ForgetsReturns) {
             return;
         }
-        let to_the_tail = self.has(Fault::ReturnsToTheTail);
+        let (to_the_tail, unclean) = (self.has(Fault::ReturnsToTheTail), self.has(Fault::SuspectsEverybody));
         self.group(|group| {
             for at in these {
                 let Some(entry) = group.owned(at.position, at.epoch) else { continue };
                 entry.owner = None;
+                entry.unclean += u32::from(unclean);
                 if to_the_tail {
                     let entry = entry.clone();
                     group.open.retain(|other| other.row != entry.row);
@@ -146,12 +160,14 @@ impl Reading {
             self.events.push_back(batch);
         }
         let (epoch, keeps) = (self.epoch, self.shared.keeps());
+        let unclean = self.has(Fault::SuspectsEverybody);
         let mut returned = self.group(|group| {
             let mut returned = 0;
             group.open.retain_mut(|entry| {
                 let mine = entry.owner == Some(epoch);
                 if mine {
                     entry.owner = None;
+                    entry.unclean += u32::from(unclean);
                     returned += 1;
                 }
                 keeps || !mine
@@ -162,13 +178,17 @@ impl Reading {
             returned -= 1;
         }
         self.stage = Stage::Closed;
+        if self.has(Fault::ForgetsProofs) {
+            self.events.retain(|event| !matches!(event, Event::Settled { .. }));
+        }
+        self.events.extend(self.unproven.drain(..));
         self.events.push_back(Event::Closed { returned, unknown: Tally::default() });
     }
 
     /// As many messages as were asked for and are free.
     fn deliver(&mut self) -> Option<Event> {
-        let stopped =
-            self.stage != Stage::Open && self.shared.capabilities().takes_back && !self.has(Fault::DeliversAfterStop);
+        let stops = self.shared.capabilities().takes_back || self.has(Fault::StopsShort);
+        let stopped = self.stage != Stage::Open && stops && !self.has(Fault::DeliversAfterStop);
         if stopped || self.paused && !self.has(Fault::IgnoresPause) {
             return None;
         }
@@ -177,20 +197,23 @@ impl Reading {
         }
         let (epoch, mut messages, mut bytes) = (self.epoch, self.messages, self.bytes);
         let bytes_count = !self.has(Fault::IgnoresBytes);
-        let counts = self.shared.capabilities().delivery_count == DeliveryCount::UpperBound;
+        let upper_bound = self.shared.capabilities().delivery_count == DeliveryCount::UpperBound;
+        let counts = upper_bound && !self.has(Fault::CountsTooLow);
+        let shares = self.has(Fault::SharesDeliveries);
         let fenced = self.by_key && !self.has(Fault::SharesKeys);
-        let max_message = self.max_message as usize;
+        let max_message = if self.has(Fault::IgnoresLimit) { usize::MAX } else { self.max_message as usize };
         let mut builder = SlabBuilder::new();
         self.group_quietly(|group| {
             let mut held: Vec<_> = Vec::new();
             let mut alone = !group.open.iter().any(|entry| entry.owner == Some(epoch));
             for entry in &mut group.open {
                 let key = entry.message.key.clone();
-                if entry.owner.is_some_and(|owner| owner != epoch) {
+                if entry.owner.is_some_and(|owner| owner != epoch) && !shares {
                     held.extend(key);
                     continue;
                 }
-                if !entry.is_free() || fenced && key.is_some_and(|key| held.contains(&key)) {
+                let free = entry.is_free() || shares && entry.owner.is_some_and(|owner| owner != epoch);
+                if !free || fenced && key.is_some_and(|key| held.contains(&key)) {
                     continue;
                 }
                 let size = size_of(entry);
@@ -211,7 +234,15 @@ impl Reading {
             }
         });
         (self.messages, self.bytes) = (messages, bytes);
-        (!builder.is_empty()).then(|| Event::Batch(builder.finish(self.queue.clone())))
+        let mut slab = builder.finish(self.queue.clone());
+        if self.has(Fault::Reverses) {
+            let mut backwards = SlabBuilder::new();
+            for n in (0..slab.len() as u32).rev() {
+                backwards.push_ref(slab.get(n));
+            }
+            slab = backwards.finish(self.queue.clone());
+        }
+        (!slab.is_empty()).then_some(Event::Batch(slab))
     }
 
     /// What happens now, if anything does.
@@ -226,8 +257,10 @@ impl Reading {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
-        let finite = self.shared.manner == Manner::Finite;
-        if finite && !self.ended && self.stage != Stage::Closed && self.group_quietly(|group| group.open.is_empty()) {
+        let finite = self.shared.manner == Manner::Finite && !self.has(Fault::NeverEnds);
+        let early = self.has(Fault::EndsEarly);
+        let done = |group: &mut Group| group.open.is_empty() || early && group.open.iter().any(Entry::is_free);
+        if finite && !self.ended && self.stage != Stage::Closed && self.group_quietly(done) {
             self.ended = true;
             return Some(Event::Ended);
         }
@@ -259,7 +292,10 @@ impl Source for Reading {
                 self.events.push_back(Event::Marked(at));
             }
             Ask::Flush if self.has(Fault::FlushesEarly) => self.events.push_front(Event::Flushed),
-            Ask::Flush => self.events.push_back(Event::Flushed),
+            Ask::Flush => {
+                self.events.extend(self.unproven.drain(..));
+                self.events.push_back(Event::Flushed);
+            }
             Ask::StopIntake => {
                 self.stage = Stage::IntakeStopped;
                 self.events.push_back(Event::IntakeStopped);
@@ -267,10 +303,12 @@ impl Source for Reading {
             Ask::Pause => self.paused = true,
             Ask::Resume => self.paused = false,
             Ask::Released(_) => {}
+            Ask::Measure if self.has(Fault::NeverMeasures) => {}
             Ask::Measure => {
                 let counts = self.shared.world().queue(&self.queue).inspect(&self.group);
                 self.events.push_back(Event::Measured(Backlog { waiting: counts.waiting, delayed: counts.delayed }));
             }
+            Ask::Close { by } if self.has(Fault::HangsWithoutTime) && by <= Instant::now().into_std() => {}
             Ask::Close { .. } => self.close(),
         }
     }
@@ -306,12 +344,13 @@ impl Drop for Reading {
             return;
         }
         let (epoch, keeps) = (self.epoch, self.shared.keeps());
+        let remembers = !self.has(Fault::ForgetsDeaths);
         self.group(|group| {
             group.open.retain_mut(|entry| {
                 let mine = entry.owner == Some(epoch);
                 if mine {
                     entry.owner = None;
-                    entry.unclean += 1;
+                    entry.unclean += u32::from(remembers);
                 }
                 keeps || !mine
             });

@@ -55,6 +55,11 @@ impl World {
         queue
     }
 
+    /// Every queue, for what is wrong on purpose.
+    pub fn every_queue(&mut self) -> impl Iterator<Item = &mut Queue> {
+        self.queues.values_mut()
+    }
+
     pub fn epoch(&mut self) -> u32 {
         self.epochs += 1;
         self.epochs
