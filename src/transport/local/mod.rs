@@ -124,7 +124,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     finite: false,
     transactions: false,
     recognises_ids: true,
-    batch: 256,
+    batch: 1_024,
 };
 
 impl Transport for Local {

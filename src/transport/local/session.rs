@@ -91,8 +91,17 @@ pub(super) struct Report {
     pub(super) filled: bool,
     /// When the next delay ends, by the wall clock.
     pub(super) next_due_ms: Option<i64>,
-    /// Whether something became free that others may want.
+    /// Whether something was given back, to be claimed by anybody.
     pub(super) freed: bool,
+    /// Whether something was settled or given back, so that its key is free for others.
+    pub(super) let_go: bool,
+}
+
+/// What a claim would find.
+pub(super) struct Look {
+    pub(super) any: bool,
+    /// When the next delay ends, by the wall clock.
+    pub(super) next_due_ms: Option<i64>,
 }
 
 pub(super) struct Session {
@@ -122,11 +131,11 @@ struct Claimed {
 
 impl Session {
     /// Registers as an owner.
-    pub(super) fn begin(mut store: Store, duty: Duty) -> Result<Self, Error> {
+    pub(super) fn begin(store: Store, duty: Duty) -> Result<Self, Error> {
         let lock = OwnerLock::create(store.path()).map_err(|why| lock_error(&store, why))?;
         let boot = boot_id();
         let now = boot_ms();
-        let owner = register(&mut store, &lock, &boot, now, duty.claim)?;
+        let owner = register(&store, &lock, &boot, now, duty.claim)?;
         let statements = QueueStatements::of(duty.queue);
         Ok(Self {
             store,
@@ -213,10 +222,12 @@ impl Session {
     }
 
     /// Messages that are held.
+    #[cfg(test)]
     pub(super) fn held(&self) -> u64 {
         self.held.len()
     }
 
+    #[cfg(test)]
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -260,6 +271,7 @@ impl Session {
         }
         self.held.written();
         let freed = self.changes.put.iter().any(|put| !put.held);
+        let let_go = freed || !self.changes.done.is_empty();
         let Changes { marked, tally, stale, .. } = std::mem::take(&mut self.changes);
         for range in claimed.ranges {
             self.held.add_range(range);
@@ -276,6 +288,7 @@ impl Session {
             filled: claimed.filled,
             next_due_ms: claimed.next_due_ms,
             freed,
+            let_go,
         })
     }
 
@@ -285,7 +298,7 @@ impl Session {
             self.lock = OwnerLock::create(self.store.path()).map_err(|why| lock_error(&self.store, why))?;
         }
         let now = boot_ms();
-        self.owner = register(&mut self.store, &self.lock, &self.boot, now, self.duty.claim)?;
+        self.owner = register(&self.store, &self.lock, &self.boot, now, self.duty.claim)?;
         self.renewed_ms = now;
         let lost = self.epoch;
         self.epoch += 1;
@@ -319,15 +332,14 @@ impl Session {
         Ok(freed)
     }
 
-    /// Whether a claim would find something; a cheap look before a transaction that writes.
-    pub(super) fn has_work(&mut self) -> Result<bool, Error> {
+    /// Whether a claim would find something; cheap beside a transaction that writes.
+    pub(super) fn look(&self) -> Result<Look, Error> {
         let (group, now, any_fresh) = (self.duty.group, wall_ms(), &self.statements.any_fresh);
         self.store.read(|tx| {
-            if tx.prepare_cached(sql::ANY_DUE)?.exists(params![group, now])? {
-                return Ok(true);
-            }
             let cursor: i64 = tx.prepare_cached(sql::CURSOR)?.query_row([group], |row| row.get(0))?;
-            tx.prepare_cached(any_fresh)?.exists([cursor])
+            let any = tx.prepare_cached(sql::ANY_DUE)?.exists([group, now])?
+                || tx.prepare_cached(any_fresh)?.exists([cursor])?;
+            Ok(Look { any, next_due_ms: next_due(tx, group, now)? })
         })
     }
 
@@ -369,7 +381,7 @@ impl Session {
     }
 
     /// Leaves: nothing is held any more, the owner is forgotten, its file is removed.
-    pub(super) fn end(mut self) -> Result<(), Error> {
+    pub(super) fn end(self) -> Result<(), Error> {
         let owner = self.owner;
         let gone = self.store.write(false, |tx| tx.execute(sql::REMOVE_SELF, [owner]).map(|_| ()));
         if gone.is_ok() {
@@ -380,7 +392,7 @@ impl Session {
 
     /// Frees these claims from outside, as another process does once they have expired.
     #[cfg(test)]
-    pub(super) fn expire_for_test(&self, outside: &mut Store) {
+    pub(super) fn expire_for_test(&self, outside: &Store) {
         let freed = outside.write(true, |tx| free(tx, self.owner, self.renewed_ms)).unwrap();
         assert!(freed, "it was registered");
     }
@@ -400,7 +412,7 @@ fn lock_error(store: &Store, why: std::io::Error) -> Error {
     Error::new(kind, format!("store '{}': its owner file cannot be made", store.path().display())).caused_by(why)
 }
 
-fn register(store: &mut Store, lock: &OwnerLock, boot: &str, now: i64, claim: Duration) -> Result<i64, Error> {
+fn register(store: &Store, lock: &OwnerLock, boot: &str, now: i64, claim: Duration) -> Result<i64, Error> {
     store.write(false, |tx| {
         tx.execute(sql::ADD_OWNER, params![lock.name(), boot, now, millis(claim)])?;
         Ok(tx.last_insert_rowid())
@@ -640,9 +652,14 @@ fn claim(
     for id in stepped_over {
         put.execute(params![duty.group, id, None::<i64>, 0, 0, 0])?;
     }
-    let next_due_ms = tx.prepare_cached(sql::NEXT_DUE)?.query_row([duty.group, now], |row| row.get(0)).optional()?;
+    let next_due_ms = next_due(tx, duty.group, now)?;
     let filled = taking.filled;
     Ok(Claimed { slabs: taking.finish(), ranges, rows: rows_taken, filled, next_due_ms })
+}
+
+/// When the next delay ends.
+fn next_due(tx: &Transaction<'_>, group: i64, now: i64) -> rusqlite::Result<Option<i64>> {
+    tx.prepare_cached(sql::NEXT_DUE)?.query_row([group, now], |row| row.get(0)).optional()
 }
 
 enum Offer {

@@ -41,7 +41,7 @@ async fn a_damaged_store_is_named_and_never_made_anew() {
         let error = open_error(&path).await;
         assert_eq!(error.kind(), ErrorKind::Start, "{what}: {error}");
         assert!(error.to_string().contains("s.db' is damaged"), "{what}: {error}");
-        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{what}: it is left as it is");
+        assert!(std::fs::read(&path).unwrap() == bytes, "{what}: it is left as it is");
     }
 }
 
@@ -135,20 +135,20 @@ async fn an_older_store_is_migrated_with_what_is_in_it() {
 #[test]
 fn a_full_store_says_so_changes_nothing_and_goes_on_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = new_store(&folder.path().join("s.db"));
-    let queue = declare(&mut store, "q", None, None, true).unwrap().queue;
+    let store = new_store(&folder.path().join("s.db"));
+    let queue = declare(&store, "q", None, None, true).unwrap().queue;
     let statements = sql::QueueStatements::of(queue);
     let large = slab((0..50).map(|_| Message::new(vec![7; 10_000])));
     store.bound_pages(60);
     let error = store.write(true, |tx| insert(tx, queue, &statements, [&*large])).unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("no space left"), "{error}");
-    let count = |store: &mut Store| {
+    let count = |store: &Store| {
         store.read(|tx| tx.query_row(&statements.count_above, [0], |row| row.get::<_, i64>(0))).unwrap()
     };
-    assert_eq!(count(&mut store), 0);
+    assert_eq!(count(&store), 0);
     store.bound_pages(0);
     store.write(true, |tx| insert(tx, queue, &statements, [&*large])).unwrap();
-    assert_eq!(count(&mut store), 50);
+    assert_eq!(count(&store), 50);
 }
 
 #[tokio::test]
@@ -177,8 +177,8 @@ async fn a_store_that_is_removed_while_open_takes_no_more_confirms() {
 fn after_a_power_cut_everything_confirmed_is_there_and_nothing_is_half_there() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.db");
-    let mut store = new_store(&path);
-    let queue = declare(&mut store, "q", None, None, true).unwrap().queue;
+    let store = new_store(&path);
+    let queue = declare(&store, "q", None, None, true).unwrap().queue;
     let statements = sql::QueueStatements::of(queue);
     let wal = folder.path().join("s.db-wal");
     // How long the log was when so many messages were confirmed.
@@ -201,7 +201,7 @@ fn after_a_power_cut_everything_confirmed_is_there_and_nothing_is_half_there() {
             std::fs::write(&copy, &base).unwrap();
             std::fs::write(folder.path().join("copy.db-wal"), &tail).unwrap();
             let _ = std::fs::remove_file(folder.path().join("copy.db-shm"));
-            let mut store = Store::open(&copy, Access::Write, &Neighbourhoods::default(), PATIENCE).unwrap();
+            let store = Store::open(&copy, Access::Write, &Neighbourhoods::default(), PATIENCE).unwrap();
             let there: i64 = store.read(|tx| tx.query_row(&statements.count_above, [0], |row| row.get(0))).unwrap();
             let wanted = confirmed.iter().filter(|(len, _)| *len <= cut).map(|(_, many)| *many).max().unwrap();
             assert_eq!(there, wanted, "cut at {cut}");

@@ -139,7 +139,6 @@ impl Model {
 struct Under {
     _folder: tempfile::TempDir,
     path: PathBuf,
-    all: Neighbourhoods,
     queue: i64,
     groups: [i64; 2],
     sessions: Vec<Session>,
@@ -150,11 +149,11 @@ impl Under {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.db");
-        let all = Neighbourhoods::default();
-        let mut store = Store::open(&path, Access::Declare, &all, PATIENCE).unwrap();
-        let groups = GROUPS.map(|group| declare(&mut store, "q", Some(group), None, true).unwrap().group.unwrap());
-        let queue = declare(&mut store, "q", None, None, true).unwrap().queue;
-        let mut new = Self { _folder: folder, path, all, queue, groups, sessions: Vec::new(), store };
+
+        let store = Store::open(&path, Access::Declare, &Neighbourhoods::default(), PATIENCE).unwrap();
+        let groups = GROUPS.map(|group| declare(&store, "q", Some(group), None, true).unwrap().group.unwrap());
+        let queue = declare(&store, "q", None, None, true).unwrap().queue;
+        let mut new = Self { _folder: folder, path, queue, groups, sessions: Vec::new(), store };
         for who in 0..4 {
             let session = new.begin(who);
             new.sessions.push(session);
@@ -163,7 +162,8 @@ impl Under {
     }
 
     fn begin(&self, who: usize) -> Session {
-        let store = Store::open(&self.path, Access::Write, &self.all, PATIENCE).unwrap();
+        // A connection of its own, as another process has.
+        let store = Store::open(&self.path, Access::Write, &Neighbourhoods::default(), PATIENCE).unwrap();
         let duty = Duty {
             queue_name: "q".into(),
             queue: self.queue,
@@ -188,13 +188,6 @@ impl Under {
                     .collect()
             })
             .unwrap()
-    }
-
-    fn remove_owner_row_of(&mut self, who: usize) {
-        // What another process does to an owner whose time is over, seen from here.
-        let path = self.path.clone();
-        let mut store = Store::open(&path, Access::Write, &self.all, PATIENCE).unwrap();
-        self.sessions[who].expire_for_test(&mut store);
     }
 }
 
@@ -290,7 +283,8 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Expire { who } => {
                 let told = untold[who].len();
                 untold[who].clear();
-                under.remove_owner_row_of(who);
+                // What another process does to an owner whose time is over.
+                under.sessions[who].expire_for_test(&under.store);
                 model.free(who, 1);
                 let wanted = Wanted { messages: 0, bytes: 0, at_least_one: false };
                 let report = under.sessions[who].commit(Some(wanted)).unwrap();
