@@ -1,8 +1,9 @@
 //! A source: a task that asks, and a thread that works.
 
+use super::claim::{CLAIM_MESSAGES, Wanted};
 use super::desk::{Desk, Errand, Found};
 use super::neighbours::{Neighbourhoods, Ring};
-use super::session::{CLAIM_MESSAGES, Duty, Session, Wanted};
+use super::session::{Duty, Session};
 use super::store::{Access, Store, declare, tidy};
 use super::{Place, owner};
 use crate::error::{Error, ErrorKind};

@@ -1,8 +1,9 @@
 //! The store against a simple model, over random histories.
 
+use super::super::claim::Wanted;
 use super::super::owner::wall_ms;
 use super::super::publish::publish as insert;
-use super::super::session::{Duty, Session, Wanted};
+use super::super::session::{Duty, Session};
 use super::super::statements::QueueStatements;
 use super::super::store::{Access, Store, declare};
 use super::*;
@@ -306,13 +307,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
         let stored = under.stored();
         prop_assert_eq!(stored, model.messages.keys().copied().collect::<Vec<_>>(), "what is stored");
-        for who in 0..4 {
+        for (who, untold) in untold.iter().enumerate() {
             let held = under.sessions[who].held_ids();
-            let gone: BTreeSet<u64> = untold[who]
-                .iter()
-                .filter(|(_, seen)| !matches!(seen.place, Place::Held(_)))
-                .map(|(id, _)| *id)
-                .collect();
+            let gone: BTreeSet<u64> =
+                untold.iter().filter(|(_, seen)| !matches!(seen.place, Place::Held(_))).map(|(id, _)| *id).collect();
             let wanted: Vec<i64> = model.groups[who % 2]
                 .iter()
                 .filter(|(id, seen)| seen.place == Place::Held(who) && !gone.contains(id))
@@ -322,10 +320,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
     }
     // At the end everything that is neither settled nor delayed can still be had.
-    for who in 0..4 {
+    for (who, untold) in untold.iter_mut().enumerate() {
         under.sessions[who].give_back_all();
         under.sessions[who].commit(None).unwrap();
-        for (id, seen) in untold[who].drain(..) {
+        for (id, seen) in untold.drain(..) {
             model.groups[who % 2].insert(id, seen);
         }
         model.free(who, 0);
