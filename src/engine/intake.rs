@@ -193,6 +193,8 @@ struct Intake {
     releasing: Vec<(u64, Ownership, usize, bool)>,
     next_token: u64,
     waiting: u64,
+    /// A message has no place to go to: the worker ends, and takes nothing until then.
+    hopeless: bool,
 }
 
 /// Starts the lanes' tasks and runs until the source is closed or has failed. Dropping it is a crash: lanes and their
@@ -236,6 +238,7 @@ pub(crate) async fn intake(
         releasing: Vec::new(),
         next_token: 0,
         waiting: 0,
+        hopeless: false,
     };
     let mut heard = Vec::new();
     let mut tick = tokio::time::interval(TICK);
@@ -303,7 +306,7 @@ impl Intake {
             Mode::IntakeStopped | Mode::Draining => !self.config.takes_back,
             Mode::Closing { .. } | Mode::Closed { .. } => false,
         };
-        if !takes || self.ended {
+        if !takes || self.ended || self.hopeless {
             return;
         }
         let room = u64::from(self.config.window).saturating_sub(self.outstanding).min(self.limit_left()) as u32;
@@ -336,10 +339,11 @@ impl Intake {
                 let wanted = self.mode == Mode::Draining || (self.ended && !self.ended_told);
                 if wanted && !self.flushed && !self.flushing {
                     self.flushing = true;
-                    self.measured_empty = self.config.takes_back;
+                    // What waits is of no interest to a worker that cannot go on.
+                    self.measured_empty = self.config.takes_back || self.hopeless;
                     // Armed before the source is asked what it holds: a send after that disarms it.
                     self.idleness.arm();
-                    if !self.config.takes_back {
+                    if !self.measured_empty {
                         self.source.tell(Ask::Measure);
                     }
                     self.source.tell(Ask::Flush);
@@ -368,14 +372,17 @@ impl Intake {
                         self.granted = 0;
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
                     }
+                    if self.hopeless {
+                        (self.report)(IntakeNews::IntakeStopped);
+                    }
                 }
             }
             IntakeAsk::Drain => {
                 if matches!(self.mode, Mode::Running | Mode::IntakeStopped) {
                     self.mode = Mode::Draining;
                     self.flushed = false;
-                    let takes_back = self.config.takes_back;
-                    self.lanes.tell(|| if takes_back { LaneAsk::Drain } else { LaneAsk::WorkOff });
+                    let goes_back = self.config.takes_back || self.hopeless;
+                    self.lanes.tell(|| if goes_back { LaneAsk::Drain } else { LaneAsk::WorkOff });
                 }
             }
             IntakeAsk::Cancel => self.lanes.tell(|| LaneAsk::Cancel),
@@ -402,7 +409,10 @@ impl Intake {
             LaneNews::Settled(settlements) => self.settle(settlements),
             LaneNews::Dropped(these) => self.give_back(these),
             LaneNews::Released { token } => self.released(token),
+            // Only the first is told: it is the one to look at.
+            LaneNews::NoDeadPlace(_) if self.hopeless => {}
             LaneNews::NoDeadPlace(text) => {
+                self.give_up();
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
@@ -433,6 +443,20 @@ impl Intake {
         } else {
             // The source is closing: it counts them as given back, and so do we.
             self.ledger.unsettled(tally, Became::Unknown);
+        }
+    }
+
+    /// Takes nothing more and starts nothing more: a message is in the way that no restart takes out of it, and
+    /// others of its key must not overtake it.
+    fn give_up(&mut self) {
+        self.hopeless = true;
+        self.granted = 0;
+        self.measured_empty = true;
+        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        self.lanes.tell(|| LaneAsk::Drain);
+        if self.mode == Mode::IntakeStopped {
+            // A source that works off what it has would not say so any more.
+            (self.report)(IntakeNews::IntakeStopped);
         }
     }
 
