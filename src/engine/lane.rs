@@ -336,7 +336,7 @@ where
             if let Some(&job) = self.ready.front() {
                 if U::BATCH {
                     self.ready.pop_front();
-                    self.form(job);
+                    self.form_with_those_behind(job);
                     continue;
                 }
                 if !self.may_start_now() {
@@ -359,7 +359,8 @@ where
             let head = &slab.heads()[self.cursor as usize];
             let number = self.config.order.number(head);
             let attempts = head.attempts;
-            if self.numbers.is_held(number) && !(U::BATCH && self.forming.holds(number)) {
+            let joins = U::BATCH && self.forming.holds(number) && !self.numbers.is_awaited(number);
+            if self.numbers.is_held(number) && !joins {
                 let slab = Arc::new(slab.only(self.cursor));
                 self.cursor += 1;
                 let job = self.jobs.add(Pick { slab, index: 0, attempts }, number, State::Parked);
@@ -559,9 +560,15 @@ where
         self.free_attempts.push(attempt);
         match sends {
             Sends::Failed(failure) => {
+                let mut failed = Vec::new();
                 for job in members {
-                    self.send_failed(job, failure.copied());
+                    match self.jobs.get(job).state {
+                        State::Confirming { then: Verdict::DeadLettered, .. } => self.dead_letter_refused(job, &failure),
+                        State::Confirming { .. } => failed.push(job),
+                        _ => {}
+                    }
                 }
+                self.failed_together(failed, || failure.copied());
             }
             _ => {
                 for job in members {
@@ -579,16 +586,6 @@ where
         }
         let at = self.jobs.get(job).pick.at();
         self.settle(at, Some(job), then);
-    }
-
-    fn send_failed(&mut self, job: u32, failure: Failure) {
-        let State::Confirming { then, .. } = self.jobs.get(job).state else { return };
-        if then == Verdict::DeadLettered {
-            self.dead_letter_refused(job, &failure);
-        } else {
-            let pick = self.jobs.pick(job);
-            self.failed(pick, Some(job), failure);
-        }
     }
 
     /// A message was not handled: again, to the dead letters, or away.
@@ -654,8 +651,18 @@ where
             self.timers.remove(&(until, job));
         }
         if let Some(next) = self.numbers.free(gone.number, &mut self.jobs) {
-            self.jobs.set_state(next, State::Ready);
-            self.ready.push_back(next);
+            self.next_up(next);
+        }
+    }
+
+    /// A job that waited for its number holds it now.
+    fn next_up(&mut self, job: u32) {
+        match self.jobs.get_mut(job).not_before.take() {
+            Some(until) if until > self.now => self.at(until, job, State::Waiting { until }),
+            _ => {
+                self.jobs.set_state(job, State::Ready);
+                self.ready.push_back(job);
+            }
         }
     }
 
@@ -716,10 +723,7 @@ where
         // What the handler had sent concerns nobody any more.
         self.attempts[attempt as usize].retire();
         self.free_attempts.push(attempt);
-        for job in members {
-            let pick = self.jobs.pick(job);
-            self.failed(pick, Some(job), why());
-        }
+        self.failed_together(members, why);
     }
 
     fn next_timer(&self) -> Option<Instant> {

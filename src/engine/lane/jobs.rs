@@ -33,6 +33,8 @@ pub(super) struct Job {
     pub(super) pick: Pick,
     pub(super) number: u64,
     pub(super) state: State,
+    /// Of one that failed and is parked: when its back-off is over.
+    pub(super) not_before: Option<Instant>,
     next: u32,
     copied: bool,
     /// Why it goes to the dead letters, and how often that was tried.
@@ -49,7 +51,7 @@ pub(super) struct Jobs {
 impl Jobs {
     pub(super) fn add(&mut self, pick: Pick, number: u64, state: State) -> u32 {
         let copied = pick.slab.len() == 1;
-        let job = Job { pick, number, state, next: NOBODY, copied, dead: None };
+        let job = Job { pick, number, state, not_before: None, next: NOBODY, copied, dead: None };
         match self.free.pop() {
             Some(id) => {
                 self.all[id as usize] = Some(job);
