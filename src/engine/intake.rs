@@ -193,8 +193,11 @@ struct Intake {
     releasing: Vec<(u64, Ownership, usize, bool)>,
     next_token: u64,
     waiting: u64,
-    /// A message has no place to go to: the worker ends, and takes nothing until then.
-    hopeless: bool,
+    /// It takes nothing more, and what waits in its source is of no interest: a limit is reached, a message has no
+    /// place to go to, or handlers were cancelled.
+    sated: bool,
+    /// A message has no place to go to.
+    stuck: bool,
 }
 
 /// Starts the lanes' tasks and runs until the source is closed or has failed. Dropping it is a crash: lanes and their
@@ -238,7 +241,8 @@ pub(crate) async fn intake(
         releasing: Vec::new(),
         next_token: 0,
         waiting: 0,
-        hopeless: false,
+        sated: false,
+        stuck: false,
     };
     let mut heard = Vec::new();
     let mut tick = tokio::time::interval(TICK);
@@ -306,7 +310,7 @@ impl Intake {
             Mode::IntakeStopped | Mode::Draining => !self.config.takes_back,
             Mode::Closing { .. } | Mode::Closed { .. } => false,
         };
-        if !takes || self.ended || self.hopeless {
+        if !takes || self.ended || self.sated {
             return;
         }
         let room = u64::from(self.config.window).saturating_sub(self.outstanding).min(self.limit_left()) as u32;
@@ -339,8 +343,7 @@ impl Intake {
                 let wanted = self.mode == Mode::Draining || (self.ended && !self.ended_told);
                 if wanted && !self.flushed && !self.flushing {
                     self.flushing = true;
-                    // What waits is of no interest to a worker that cannot go on.
-                    self.measured_empty = self.config.takes_back || self.hopeless;
+                    self.measured_empty = self.config.takes_back || self.sated;
                     // Armed before the source is asked what it holds: a send after that disarms it.
                     self.idleness.arm();
                     if !self.measured_empty {
@@ -372,7 +375,8 @@ impl Intake {
                         self.granted = 0;
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
                     }
-                    if self.hopeless {
+                    if self.sated && !self.config.takes_back {
+                        // A source that works off what it has would not say so any more.
                         (self.report)(IntakeNews::IntakeStopped);
                     }
                 }
@@ -381,11 +385,15 @@ impl Intake {
                 if matches!(self.mode, Mode::Running | Mode::IntakeStopped) {
                     self.mode = Mode::Draining;
                     self.flushed = false;
-                    let goes_back = self.config.takes_back || self.hopeless;
-                    self.lanes.tell(|| if goes_back { LaneAsk::Drain } else { LaneAsk::WorkOff });
+                    let takes_back = self.config.takes_back;
+                    self.lanes.tell(|| if takes_back { LaneAsk::Drain } else { LaneAsk::WorkOff });
                 }
             }
-            IntakeAsk::Cancel => self.lanes.tell(|| LaneAsk::Cancel),
+            IntakeAsk::Cancel => {
+                // What goes back to a queue in the process would come again at once.
+                self.take_no_more();
+                self.lanes.tell(|| LaneAsk::Cancel);
+            }
             IntakeAsk::Close { by } => {
                 if !matches!(self.mode, Mode::Closing { .. } | Mode::Closed { .. }) {
                     self.lanes.tell(|| LaneAsk::Cancel);
@@ -410,9 +418,12 @@ impl Intake {
             LaneNews::Dropped(these) => self.give_back(these),
             LaneNews::Released { token } => self.released(token),
             // Only the first is told: it is the one to look at.
-            LaneNews::NoDeadPlace(_) if self.hopeless => {}
+            LaneNews::NoDeadPlace(_) if self.stuck => {}
             LaneNews::NoDeadPlace(text) => {
-                self.give_up();
+                self.stuck = true;
+                self.take_no_more();
+                // No restart takes that message out of the way, and others of its key must not overtake it.
+                self.lanes.tell(|| LaneAsk::Drain);
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
@@ -446,15 +457,12 @@ impl Intake {
         }
     }
 
-    /// Takes nothing more and starts nothing more: a message is in the way that no restart takes out of it, and
-    /// others of its key must not overtake it.
-    fn give_up(&mut self) {
-        self.hopeless = true;
+    fn take_no_more(&mut self) {
+        self.sated = true;
         self.granted = 0;
         self.measured_empty = true;
         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
-        self.lanes.tell(|| LaneAsk::Drain);
-        if self.mode == Mode::IntakeStopped {
+        if self.mode == Mode::IntakeStopped && !self.config.takes_back {
             // A source that works off what it has would not say so any more.
             (self.report)(IntakeNews::IntakeStopped);
         }
@@ -562,8 +570,7 @@ impl Intake {
     /// As if the source had ended: the limit is reached, or nothing comes any more.
     fn end_by_itself(&mut self) {
         self.ended = true;
-        self.granted = 0;
-        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        self.take_no_more();
     }
 
     fn let_go(&mut self, ownership: Ownership, lost: bool) {

@@ -278,7 +278,9 @@ where
             }
             LaneAsk::Work(slab) => self.inbox.push_back(slab),
             LaneAsk::Drain => self.drain(),
-            LaneAsk::WorkOff => self.mode = Mode::WorkingOff,
+            // One that drains already, because a message has no place to go to, goes on so.
+            LaneAsk::WorkOff if self.mode == Mode::Running => self.mode = Mode::WorkingOff,
+            LaneAsk::WorkOff => {}
             LaneAsk::Cancel => self.cancel(),
             LaneAsk::Release { token, ownership, lost } => self.release(token, ownership, lost),
             LaneAsk::Hold => self.held_back = true,
@@ -717,13 +719,19 @@ where
 
     /// Drops the handler in a slot; its messages have failed.
     fn lose(&mut self, slot: u32, why: impl Fn() -> Failure) {
+        let members = self.drop_handler(slot);
+        self.failed_together(members, why);
+    }
+
+    /// Drops the handler in a slot; whose it was.
+    fn drop_handler(&mut self, slot: u32) -> Members {
         let (members, attempt, since) = self.slots.abandon(slot);
         self.view.vacant(slot);
         self.view.handled(self.now.saturating_duration_since(since));
         // What the handler had sent concerns nobody any more.
         self.attempts[attempt as usize].retire();
         self.free_attempts.push(attempt);
-        self.failed_together(members, why);
+        members
     }
 
     fn next_timer(&self) -> Option<Instant> {
@@ -809,7 +817,10 @@ where
         self.mode = Mode::Cancelled;
         for slot in 0..self.slots.len() {
             if self.slots.since(slot).is_some() {
-                self.lose(slot, || Failure::retry("cancelled by the stop").classed("cancelled"));
+                // Unfinished, not failed: it goes back even in its last attempt.
+                for job in self.drop_handler(slot) {
+                    self.give_back(job);
+                }
             }
         }
         let confirming: Vec<u32> =
@@ -869,11 +880,7 @@ where
                 .into_iter()
                 .all(|job| over.iter().any(|ownership| ownership.covers(self.jobs.get(job).pick.at())));
             if covered {
-                let (members, attempt, _) = self.slots.abandon(slot);
-                self.view.vacant(slot);
-                self.attempts[attempt as usize].retire();
-                self.free_attempts.push(attempt);
-                for job in members {
+                for job in self.drop_handler(slot) {
                     self.give_back(job);
                 }
             }
