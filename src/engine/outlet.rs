@@ -101,11 +101,14 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
+    /// The class of a refusal because of a stop.
+    pub(crate) const STOPPING: &str = "stopping";
+
     pub(crate) fn failure(self, producer: &str) -> Failure {
         let (class, text) = match self {
             Refused::Full => ("send", "is full"),
-            Refused::Stopping => ("stopping", "takes no new work: the app is stopping"),
-            Refused::Closed => ("stopping", "is closed"),
+            Refused::Stopping => (Self::STOPPING, "takes no new work: the app is stopping"),
+            Refused::Closed => (Self::STOPPING, "is closed"),
             Refused::Settled => ("settled", "refused a send whose handler has returned already"),
         };
         Failure::retry(format!("producer '{producer}' {text}")).classed(class)
