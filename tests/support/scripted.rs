@@ -5,6 +5,7 @@ use longshore::transport::*;
 use longshore::{Error, ErrorKind, Failure, Tally};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// The transport; clones share what it holds.
@@ -323,6 +324,8 @@ pub struct SinkState {
     /// Confirmed.
     pub has: Vec<Message>,
     pub refused: usize,
+    /// Batches that are confirmed although it holds.
+    pub confirms: u32,
     held: VecDeque<(u64, std::ops::Range<u32>, Vec<Message>)>,
     /// Messages that may be open at a time.
     pub window: Option<u32>,
@@ -334,6 +337,8 @@ pub struct SinkState {
     pub closed: u32,
     /// Never connects.
     pub disconnected: bool,
+    /// Where it says that it closes.
+    pub log: Option<super::Log<String>>,
 }
 
 impl SinkScript {
@@ -380,7 +385,8 @@ impl SinkPlan for ScriptedSinkPlan {
                 out.push_back(SinkEvent::Connected);
                 out.push_back(SinkEvent::Demand { messages: window, bytes: u64::MAX });
             }
-            Ok(Box::new(ScriptedSink { script: self.0.clone(), used: 0, window, out, closing: false, closed: false }) as Box<dyn Sink>)
+            let sink = ScriptedSink { script: self.0.clone(), used: 0, window, out, closing: None, closed: false };
+            Ok(Box::new(sink) as Box<dyn Sink>)
         })
     }
 }
@@ -390,7 +396,7 @@ struct ScriptedSink {
     used: u32,
     window: u32,
     out: VecDeque<SinkEvent>,
-    closing: bool,
+    closing: Option<Instant>,
     closed: bool,
 }
 
@@ -408,10 +414,11 @@ impl ScriptedSink {
             self.closed = true;
             return Some(SinkEvent::Failed(Error::new(ErrorKind::Io, "the script says that it fails")));
         }
-        if state.does != Does::Hold
+        if (state.does != Does::Hold || state.confirms > 0)
             && let Some((batch, range, messages)) = state.held.pop_front()
         {
             self.used -= range.len() as u32;
+            state.confirms = state.confirms.saturating_sub(1);
             let mut failed = Vec::new();
             if state.does == Does::Refuse {
                 state.refused += messages.len();
@@ -422,9 +429,14 @@ impl ScriptedSink {
             self.out.push_back(SinkEvent::Demand { messages: self.window - self.used, bytes: u64::MAX });
             return Some(SinkEvent::Confirmed { batch, range, failed });
         }
-        if self.closing {
+        if let Some(by) = self.closing
+            && (state.held.is_empty() || Instant::now() >= by)
+        {
             self.closed = true;
             state.closed += 1;
+            if let Some(log) = &state.log {
+                log.push("sink".to_owned());
+            }
             let unconfirmed = std::mem::take(&mut state.held).iter().map(|(_, _, held)| held.len() as u64).sum();
             return Some(SinkEvent::Closed { unconfirmed });
         }
@@ -443,7 +455,7 @@ impl Sink for ScriptedSink {
             }
             SinkAsk::Flush { .. } => self.out.push_back(SinkEvent::Flushed { unconfirmed: 0 }),
             SinkAsk::StopIntake => {}
-            SinkAsk::Close { .. } => self.closing = true,
+            SinkAsk::Close { by } => self.closing = Some(by),
         }
     }
 
@@ -455,7 +467,10 @@ impl Sink for ScriptedSink {
                 if let Some(event) = self.take() {
                     return event;
                 }
-                changed.await;
+                match self.closing.filter(|_| !self.closed) {
+                    Some(by) => drop(tokio::time::timeout_at(by.into(), changed).await),
+                    None => changed.await,
+                }
             }
         })
     }
