@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         refusals::a_resource_that_cannot_be_opened_ends_with_1_and_the_earlier_ones_close,
         refusals::a_service_that_cannot_be_kept_alive_drains_the_app_and_ends_with_70,
         secrets::no_secret_of_a_url_appears_in_any_failure,
+        secrets::no_secret_of_a_configuration_file_appears_in_any_failure,
         secrets::no_admin_token_appears_in_the_log,
         starts::a_sigterm_at_any_moment_of_the_start_is_obeyed_and_leaves_no_orphan,
         stops::a_stop_over_http_turns_not_ready_at_once_and_the_sigterm_behind_it_changes_nothing,

@@ -51,6 +51,25 @@ pub fn no_secret_of_a_url_appears_in_any_failure() {
     }
 }
 
+pub fn no_secret_of_a_configuration_file_appears_in_any_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("longshore.toml");
+    for text in [
+        format!("[workers.ship]\nsource = \"nosuch://user:{ESCAPED}@h/v\""),
+        format!("[workers.shop]\nsource = \"amqp://user:{ESCAPED}@h/v\""),
+        format!("[workers.ship]\nsource = \"amqp://user:{ESCAPED}@h/v"),
+        format!("[workers.ship]\nsource = [\"amqp://user:{ESCAPED}@h/v\"]"),
+        format!("[workers.ship]\nsorce = \"amqp://user:{ESCAPED}@h/v\""),
+        format!("[workers.ship]\nconcurrency = \"amqp://user:{ESCAPED}@h/v\""),
+    ] {
+        std::fs::write(&path, &text).unwrap();
+        let set = [("URL", "memory:orders"), ("LONGSHORE_CONFIG", path.to_str().unwrap()), ("LONGSHORE_LOG", "trace")];
+        let ended = Puppet::start("has secrets", &set).end();
+        ended.exited(78);
+        tells_nothing(&text, &ended.log());
+    }
+}
+
 pub fn no_admin_token_appears_in_the_log() {
     let set =
         [("LONGSHORE_ADMIN_TOKEN", SECRET), ("LONGSHORE_ADMIN_LISTEN", "127.0.0.1:0"), ("LONGSHORE_LOG", "trace")];
