@@ -178,9 +178,11 @@ impl Puppet {
         }
     }
 
-    /// Waits for the log line of an event.
+    /// Waits for the log line of an event, unless it has been read already: what several threads log has no order.
     pub fn event(&mut self, event: &str) -> Value {
-        let line = self.log(&format!("\"event\":\"{event}\""));
+        let wanted = format!("\"event\":\"{event}\"");
+        let seen = self.stderr.iter().find(|line| line.contains(&wanted)).cloned();
+        let line = seen.unwrap_or_else(|| self.log(&wanted));
         serde_json::from_str(&line).expect("a log line is JSON")
     }
 
