@@ -21,7 +21,7 @@ struct Note(u32);
 async fn publish(transport: &impl Transport, url: &str, messages: impl IntoIterator<Item = Message>) {
     use longshore::message::SlabBuilder;
     use longshore::transport::{SinkAsk, SinkEvent};
-    let spec = SinkSpec { worker: "test".into(), patience: PATIENCE };
+    let spec = SinkSpec::new("test", PATIENCE);
     let mut sink = transport.sink(&Url::parse(url).unwrap(), &spec).unwrap().open().await.unwrap();
     let mut slab = SlabBuilder::new();
     messages.into_iter().for_each(|message| drop(slab.push_message(&message)));
