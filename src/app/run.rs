@@ -124,7 +124,9 @@ async fn live(
     }
     if stopped.ending.at_once {
         // Nobody waits for destructors any more.
-        let _ = std::io::stderr().flush();
+        crate::telemetry::status::clear_status();
+        let mut out = std::io::stderr().lock();
+        let _ = writeln!(out, "{}", stopped.counts()).and_then(|()| out.flush());
         signal_hook::low_level::exit(i32::from(INTERRUPTED));
     }
     Ok(stopped)

@@ -2,7 +2,7 @@
 
 use super::builder::App;
 use super::plan::Problem;
-use super::settings::Settings;
+use super::settings::{From, Settings};
 use crate::error::Error;
 use crate::handler::{Context, Stopping};
 use crate::process::board::{ActorSpec, Board};
@@ -159,9 +159,11 @@ impl App {
     /// Reads the settings and prepares every worker; everything that is wrong is in the one error.
     pub(super) fn launch(mut self) -> Result<Launch, Error> {
         let mut problems: Vec<Problem> = Vec::new();
-        if self.from_env {
-            let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-            self.settings = self.settings.clone().overlaid(&set, &mut problems);
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        match self.from {
+            From::Code => {}
+            From::CodeAndTimes => self.settings.times(&set, &mut problems),
+            From::Everywhere => self.settings = self.settings.clone().overlaid(&set, &mut problems),
         }
         let settings = self.settings.clone();
         let name: Arc<str> = settings.name.as_str().into();

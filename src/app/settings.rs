@@ -20,6 +20,17 @@ const GRACE_MARGIN: Duration = Duration::from_secs(2);
 /// The file that is read where no other is named and it is there.
 const DEFAULT_FILE: &str = "longshore.toml";
 
+/// Where the settings of an app come from, besides its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// From nowhere else.
+    Code,
+    /// The times of a stop and of the start from the environment.
+    CodeAndTimes,
+    /// Everything from the environment and the configuration file.
+    Everywhere,
+}
+
 /// What holds for the app as a whole.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -170,13 +181,6 @@ impl Settings {
             self.file = Some(path);
         }
         self.environment(set, problems);
-        if self.delay >= self.deadline {
-            problems.push(Problem::text(format!(
-                "stop.delay: {} leaves nothing of the deadline of {}",
-                duration::short(self.delay),
-                duration::short(self.deadline)
-            )));
-        }
         self
     }
 
@@ -230,6 +234,20 @@ impl Settings {
     }
 
     fn environment(&mut self, set: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) {
+        self.times(set, problems);
+        if let Some(name) = set("LONGSHORE_APP_NAME") {
+            self.name = name;
+        }
+        if let Some(listen) = set("LONGSHORE_ADMIN_LISTEN") {
+            match listen.parse() {
+                Ok(listen) => self.admin = listen,
+                Err(error) => problems.push(Problem::text(format!("LONGSHORE_ADMIN_LISTEN: {error}"))),
+            }
+        }
+    }
+
+    /// Takes the times of a stop and of the start out of the environment, and checks them.
+    pub(super) fn times(&mut self, set: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) {
         let mut seconds = |name: &str| -> Option<Duration> {
             let text = set(name)?;
             duration::parse_or_seconds(&text).map_err(|why| problems.push(Problem::text(format!("{name}: {why}")))).ok()
@@ -261,15 +279,12 @@ impl Settings {
         }
         if self.deadline.is_zero() {
             problems.push(Problem::text("stop.deadline: must be more than 0".to_owned()));
-        }
-        if let Some(name) = set("LONGSHORE_APP_NAME") {
-            self.name = name;
-        }
-        if let Some(listen) = set("LONGSHORE_ADMIN_LISTEN") {
-            match listen.parse() {
-                Ok(listen) => self.admin = listen,
-                Err(error) => problems.push(Problem::text(format!("LONGSHORE_ADMIN_LISTEN: {error}"))),
-            }
+        } else if self.delay >= self.deadline {
+            problems.push(Problem::text(format!(
+                "stop.delay: {} leaves nothing of the deadline of {}",
+                duration::short(self.delay),
+                duration::short(self.deadline)
+            )));
         }
     }
 }
