@@ -4,10 +4,10 @@
 //! `taskset -c 1 cargo bench --bench scenarios -- memory`. Rounds alternate between a scenario and what it is held
 //! against; each line gives minimum, median and maximum, CPU seconds, the largest memory, and allocations a message.
 
-#[path = "scenarios/memory.rs"]
-mod memory;
 #[path = "scenarios/measure.rs"]
 mod measure;
+#[path = "scenarios/memory.rs"]
+mod memory;
 
 use measure::Scenario;
 

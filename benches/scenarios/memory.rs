@@ -33,9 +33,14 @@ pub fn scenarios() -> Vec<Scenario> {
             name: "memory_json",
             goal: "as measured",
             run: Box::new(|| {
-                drive_with(1_000_000, KEYS, json_payload(), consumer(|Json(event): Json<Event>| async move {
-                    std::hint::black_box(&event);
-                }))
+                drive_with(
+                    1_000_000,
+                    KEYS,
+                    json_payload(),
+                    consumer(|Json(event): Json<Event>| async move {
+                        std::hint::black_box(&event);
+                    }),
+                )
             }),
             bare: Some(Box::new(bare_json)),
         },
@@ -93,7 +98,8 @@ fn drive_with<B: longshore::handler::Bind>(count: u64, keys: usize, payload: Byt
 
 /// Publishes, asks for a stop, and times until all is settled and the app has ended.
 fn drive_app(count: u64, keys: usize, payload: &[u8], memory: &Memory, app: App) -> Lap {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let lap = runtime.block_on(async {
         let mut running = app.transport(memory.clone()).start(runtime.handle()).await.expect("it starts");
         assert!(running.ready().await);

@@ -2,14 +2,15 @@
 
 use crate::ending::Ending;
 use crate::flow::{Flow, warn_of_passwords};
+use crate::place::dead_letter_url;
 use longshore::Bridge;
 
 const EXAMPLES: &str = "\
-Every message is acked at the source once the sink has confirmed it; key, headers and time go along, and messages of
-one key keep their order. Stopped and started again it goes on where it was.
+Every message is acked at the source once the sink has confirmed it; key, headers and time go
+along, and messages of one key keep their order. Stopped and started again it goes on where it was.
 
 Examples:
-  longshore bridge 'file:in.ndjson?key=/id&group=in' 'local:orders.db?queue=orders' --until-idle 1s
+  longshore bridge 'file:in.ndjson?key=/id&group=in' 'local:orders.db?queue=orders'
   longshore bridge 'local:orders.db?queue=orders&group=copy' 'file:orders.ndjson?format=record' --rate 100";
 
 /// Take every message of a source to a sink.
@@ -23,9 +24,9 @@ pub struct Args {
     #[command(flatten)]
     flow: Flow,
     /// Messages that wait for room in the sink at a time [default: 16]
-    #[arg(long, value_name = "N", help_heading = "How long and how fast")]
+    #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
-    /// URL for what cannot be taken over, instead of the source's own place for dead letters
+    /// Where what cannot be taken over goes, instead of the source's own dead-letter place
     #[arg(long, value_name = "URL")]
     dead_letter: Option<String>,
 }
@@ -38,7 +39,7 @@ pub fn run(args: Args) -> Ending {
     }
     if let Some(place) = args.dead_letter {
         warn_of_passwords([place.as_str()]);
-        bridge = bridge.dead_letter(place);
+        bridge = bridge.dead_letter(dead_letter_url(&place));
     }
     args.flow.run(bridge, &args.source, &args.sink)
 }

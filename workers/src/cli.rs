@@ -19,9 +19,10 @@ Try it:
   longshore inspect 'local:try.db?queue=orders&group=me'
   longshore consume 'local:try.db?queue=orders&group=me' --until-idle 1s
 
-A command ends with 0 when it is done or was stopped (Ctrl+C, SIGTERM); nothing is lost by that: start it again.
-Otherwise: 64 wrong command line, 65 bad input that has no dead-letter place, 69 unreachable, 75 not done by the
-deadline, 77 credentials, 78 wrong URL, option or path, 130 interrupted twice, 1 and 70 failed.";
+A command ends with 0 when it is done or was stopped by Ctrl+C or SIGTERM; nothing is lost by that.
+Otherwise: 64 wrong command line, 65 bad input that has no dead-letter place, 69 unreachable,
+75 not done by the deadline, 77 credentials, 78 wrong URL, option or path, 130 interrupted twice,
+1 and 70 failed.";
 
 /// Moves messages between files, queues and brokers, and loses none.
 #[derive(Debug, Parser)]

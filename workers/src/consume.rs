@@ -6,13 +6,13 @@ use crate::place::file_url;
 use longshore::Bridge;
 
 const EXAMPLES: &str = "\
-Takes the messages: each is acked once its line is written, on the disk where it is a file. To look without taking:
-'longshore inspect'.
+Takes the messages: each is acked once its line is written, on the disk where it is a file. To
+count them without taking any there is 'longshore inspect'.
 
 Examples:
   longshore consume 'local:orders.db?queue=orders&group=me' --until-idle 1s
   longshore consume 'local:orders.db?queue=orders&group=me' --limit 10 | jq .id
-  longshore consume 'local:orders.db?queue=orders&group=archive' --output 'file:all.ndjson?format=record'";
+  longshore consume 'local:orders.db?queue=orders&group=all' -o 'file:all.ndjson?format=record'";
 
 /// Take messages off a source and write them as lines.
 #[derive(Debug, clap::Args)]

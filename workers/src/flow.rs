@@ -20,18 +20,17 @@ const GAVE_UP: u8 = 70;
 
 /// Options of every command that moves messages.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "How long and how fast")]
 pub struct Flow {
     /// End after so many messages
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// End once nothing came, nothing is in flight and no retry waits for so long, such as 5s
+    /// End once nothing came, nothing is in flight and no retry waits for DUR, such as 5s
     #[arg(long, value_name = "DUR", value_parser = duration)]
     until_idle: Option<Duration>,
     /// At most so many messages a second
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
-    /// Serve /readyz, /health, /metrics and POST /shutdown there, such as 127.0.0.1:8080
+    /// Serve /readyz, /metrics, POST /shutdown and more at ADDR, such as 127.0.0.1:8080
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<String>,
 }

@@ -35,6 +35,19 @@ fn of_path(path: &str) -> String {
     url
 }
 
+/// A place for dead letters: a file holds whole messages unless it is told otherwise, since what is no JSON could not be
+/// a line of it.
+pub fn dead_letter_url(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == "file" && url.option("format").is_none() => {
+            let joint = if text.contains('?') { '&' } else { '?' };
+            format!("{text}{joint}format=record")
+        }
+        // What is wrong with it is told by whoever opens it.
+        _ => text.to_owned(),
+    }
+}
+
 /// Whether a URL is standard input or output.
 pub fn is_standard(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| url.scheme() == "file" && url.path() == "-")
@@ -51,6 +64,15 @@ mod tests {
         assert_eq!(file_url("-").as_deref(), Ok("file:-"));
         assert!(file_url("local:a.db?queue=x").unwrap_err().contains("local: is neither"));
         assert_eq!(file_url("2026-03-01T12:00.ndjson").as_deref(), Ok("file:2026-03-01T12:00.ndjson"));
+    }
+
+    #[test]
+    fn dead_letters_in_a_file_are_whole_messages_unless_it_says_otherwise() {
+        assert_eq!(dead_letter_url("file:a.dead"), "file:a.dead?format=record");
+        assert_eq!(dead_letter_url("file:a.dead?declare=false"), "file:a.dead?declare=false&format=record");
+        for same in ["file:a.dead?format=payload", "local:a.db?queue=dead", "nothing"] {
+            assert_eq!(dead_letter_url(same), same);
+        }
     }
 
     proptest! {

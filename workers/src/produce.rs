@@ -6,13 +6,14 @@ use crate::place::file_url;
 use longshore::Bridge;
 
 const EXAMPLES: &str = "\
-Each line is a payload and has to be JSON. A line that is none goes to FILE.dead with its number; on standard input,
-which has no such place, it ends the command with 65.
+Each line is a payload and has to be JSON. A line that is none goes to FILE.dead with its number;
+on standard input, which has no such place, it ends the command with 65. A FILE is read from its
+start each time, unless a group remembers the place.
 
 Examples:
   longshore produce 'local:orders.db?queue=orders' orders.ndjson
   longshore produce 'local:orders.db?queue=orders' 'file:orders.ndjson?key=/id&group=once'
-  tail -f app.log | longshore produce 'local:logs.db?queue=logs' 'file:-?key=/host'";
+  tail -F app.ndjson | longshore produce 'local:logs.db?queue=logs' 'file:-?key=/host'";
 
 /// Send lines of a file or of standard input to a sink.
 #[derive(Debug, clap::Args)]

@@ -126,9 +126,8 @@ impl Meter {
                 Ok(transport) => transport.inspect(&source, group).await.ok(),
                 Err(_) => None,
             };
-            let known = found.and_then(|found| {
-                Some(Lag { messages: found.lag?, settled, fixed: found.group.is_none() })
-            });
+            let known =
+                found.and_then(|found| Some(Lag { messages: found.lag?, settled, fixed: found.group.is_none() }));
             let mut lag = lag.lock().unwrap_or_else(PoisonError::into_inner);
             lag.0 = match known {
                 None => Measuring::Never,

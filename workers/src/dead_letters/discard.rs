@@ -8,12 +8,14 @@ use crate::task::{Books, Stop};
 use jiff::Timestamp;
 use longshore::Error;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = with_filter!(
+    "\
 What is discarded is gone. It asks on a terminal; elsewhere it needs --yes.
 
 Examples:
   longshore dead-letters discard 'local:orders.db?queue=orders&group=ship' --where 'reason=undecodable' --dry-run
-  longshore dead-letters discard 'local:orders.db?queue=orders&group=ship' --where 'age>30d' --yes";
+  longshore dead-letters discard 'local:orders.db?queue=orders&group=ship' --where 'age>30d' --yes"
+);
 
 /// Take dead letters off for good.
 #[derive(Debug, clap::Args)]

@@ -182,9 +182,8 @@ pub struct Wrong {
 impl fmt::Display for Wrong {
     /// What is wrong, the filter, and carets below the place.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |text: &str| -> String {
-            text.chars().map(|each| if each.is_control() { ' ' } else { each }).collect()
-        };
+        let plain =
+            |text: &str| -> String { text.chars().map(|each| if each.is_control() { ' ' } else { each }).collect() };
         let before = self.filter[..self.at.start].chars().count();
         let wide = self.filter[self.at.clone()].chars().count().max(1);
         let (text, filter) = (plain(&self.text), plain(&self.filter));
@@ -368,7 +367,7 @@ impl Parser {
                 Ok(number) => Wanted::Number(number),
                 Err(_) => return Err((format!("'{name}' is compared with a number such as 3"), at)),
             },
-            (Kind::Age, _) => match longshore::duration::parse(&value) {
+            (Kind::Age, _) => match age(&value) {
                 Ok(age) => Wanted::Age(age),
                 Err(why) => return Err((why, at)),
             },
@@ -381,6 +380,15 @@ impl Parser {
             },
         };
         Ok(Expr::Test { field, op, wanted })
+    }
+}
+
+/// A duration; whole days too, which are what ages of dead letters are thought in.
+fn age(text: &str) -> Result<Duration, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
+    match days.and_then(|days| days.checked_mul(24 * 60 * 60)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => longshore::duration::parse(text),
     }
 }
 

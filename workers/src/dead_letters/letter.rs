@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_dead_letter_is_sent_under_one_id_that_is_its_own() {
-        let id = |letter: &Letter| String::from_utf8(letter.redriven(&place()).headers.get(ID_HEADER).unwrap().to_vec());
+        let id =
+            |letter: &Letter| String::from_utf8(letter.redriven(&place()).headers.get(ID_HEADER).unwrap().to_vec());
         let (one, other) = (letter(Some("a7"), "2026-03-01T12:00:00Z"), letter(Some("a7"), "2026-03-01T12:00:01Z"));
         assert_eq!(id(&one), id(&one.clone()));
         assert_ne!(id(&one), id(&other));
@@ -217,7 +218,9 @@ mod tests {
 
     #[test]
     fn an_id_does_not_grow_with_each_redrive() {
-        let id = |id: &str| letter(Some(id), "2026-03-01T12:00:00Z").redriven(&place()).headers.get(ID_HEADER).unwrap().to_vec();
+        let id = |id: &str| {
+            letter(Some(id), "2026-03-01T12:00:00Z").redriven(&place()).headers.get(ID_HEADER).unwrap().to_vec()
+        };
         let first = String::from_utf8(id("a7")).unwrap();
         let second = String::from_utf8(id(&first)).unwrap();
         assert_eq!((first.len(), second.matches(REDRIVEN).count()), (second.len(), 1));

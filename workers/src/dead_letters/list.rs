@@ -10,12 +10,14 @@ use longshore::{Error, duration};
 use std::fmt::Write;
 use std::ops::ControlFlow;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = with_filter!(
+    "\
 AT names a dead letter for 'dead-letters show'. Nothing is taken off.
 
 Examples:
-  longshore dead-letters list 'local:orders.db?queue=orders&group=ship' --where 'age<1d and not reason=undecodable'
-  longshore dead-letters list 'file:in.ndjson?group=in' --json";
+  longshore dead-letters list 'local:orders.db?queue=orders&group=ship' --where 'age<1d'
+  longshore dead-letters list 'file:in.ndjson?group=in' --json"
+);
 
 /// An error is shown up to so many characters.
 const ERROR: usize = 120;
@@ -104,8 +106,7 @@ fn row(letter: &Letter) -> [String; 6] {
 
 /// One line, short, and without control characters, which could play with a terminal.
 fn plain(text: &str) -> String {
-    let mut plain: String =
-        text.chars().take(ERROR).map(|each| if each.is_control() { ' ' } else { each }).collect();
+    let mut plain: String = text.chars().take(ERROR).map(|each| if each.is_control() { ' ' } else { each }).collect();
     if text.chars().nth(ERROR).is_some() {
         plain.push('…');
     }

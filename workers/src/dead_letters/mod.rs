@@ -1,5 +1,18 @@
 //! `longshore dead-letters`: what could not be handled, looked at, sent again or thrown away.
 
+/// What `--where` takes, for the help of each command that has it.
+macro_rules! with_filter {
+    ($text:literal) => {
+        concat!(
+            $text,
+            "\n
+A FILTER compares fields with values: age, reason, error, attempts, key, id, worker, source,
+position, first-seen, dead-at, redriven-from; by = != ~ (contains) < > <= >=, joined by and, or,
+not and parentheses: 'reason~timeout and (age<2h or attempts>=3)'"
+        )
+    };
+}
+
 mod discard;
 mod filter;
 mod letter;
@@ -19,12 +32,12 @@ use letter::Letter;
 use longshore::{Counts, Error};
 
 const EXAMPLES: &str = "\
-SOURCE is the source whose messages were dead-lettered, with its group; where they lie follows from it.
+SOURCE is the source whose messages were dead-lettered, with its group; where they lie follows.
 
 Examples:
   longshore dead-letters list 'local:orders.db?queue=orders&group=ship'
   longshore dead-letters show 'local:orders.db?queue=orders&group=ship' 7
-  longshore dead-letters redrive 'local:orders.db?queue=orders&group=ship' --where 'reason~timeout and age<2h'
+  longshore dead-letters redrive 'local:orders.db?queue=orders&group=ship' --where 'reason~timeout'
   longshore dead-letters discard 'local:orders.db?queue=orders&group=ship' --where 'attempts>=3' --dry-run";
 
 /// What could not be handled: look at it, send it again, or throw it away.
@@ -53,15 +66,18 @@ struct Where {
     /// URL of the source that they came from, with its group
     source: String,
     /// URL of the place where they are, if the worker was given one
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = dead_letter)]
     dead_letter: Option<String>,
+}
+
+fn dead_letter(url: &str) -> Result<String, std::convert::Infallible> {
+    Ok(crate::place::dead_letter_url(url))
 }
 
 /// Which of them.
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// Only those: fields age, reason, error, attempts, key, id, worker, source, position, first-seen, dead-at,
-    /// redriven-from; = != ~ (contains) < > <= >=; and, or, not, parentheses
+    /// Only those that it means, such as 'reason~timeout and age<2h'; see below
     #[arg(long = "where", value_name = "FILTER")]
     filter: Option<Filter>,
     /// So many of them at most

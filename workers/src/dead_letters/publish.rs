@@ -47,7 +47,9 @@ impl Publisher {
             if next < all.len() && self.messages > 0 {
                 let many = (self.messages as usize).min(all.len() - next);
                 let mut slab = SlabBuilder::new();
-                all[next..next + many].iter().for_each(|message| drop(slab.push_message(message)));
+                for message in &all[next..next + many] {
+                    slab.push_message(message);
+                }
                 let slab = Arc::new(slab.finish(self.url.to_string().into()));
                 self.sink.tell(SinkAsk::Send { batch: self.next_batch, slab });
                 sent.insert(self.next_batch, next);
@@ -101,9 +103,8 @@ impl Publisher {
     /// Releases what is behind it.
     pub async fn close(mut self) {
         self.sink.tell(SinkAsk::Close { by: Instant::now() + CLOSE });
-        let closed = async {
-            while !matches!(self.sink.next().await, SinkEvent::Closed { .. } | SinkEvent::Failed(_)) {}
-        };
+        let closed =
+            async { while !matches!(self.sink.next().await, SinkEvent::Closed { .. } | SinkEvent::Failed(_)) {} };
         // Everything was confirmed: what a close that hangs holds is nothing of ours.
         let _ = tokio::time::timeout(CLOSE * 2, closed).await;
     }

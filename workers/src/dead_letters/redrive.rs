@@ -13,15 +13,18 @@ use longshore::{Error, Failure};
 use std::time::Duration;
 use tokio::time::Instant;
 
-const EXAMPLES: &str = "\
-Each goes to SOURCE again unless --to names another place, and is taken off once that place has it. It keeps its key,
-its payload and its own headers; longshore-redriven-from says where it has been. Stopped in the middle, start it again:
-a place that knows ids takes none twice. What dies meanwhile is left for the next time.
+const EXAMPLES: &str = with_filter!(
+    "\
+Each goes to SOURCE again unless --to names another place, and is taken off once that place has
+it. It keeps its key, its payload and its own headers; longshore-redriven-from says where it has
+been. Stopped in the middle, start it again: a place that knows ids takes none twice. What dies
+meanwhile is left for the next time. It asks on a terminal; elsewhere it needs --yes.
 
 Examples:
-  longshore dead-letters redrive 'local:orders.db?queue=orders&group=ship' --where 'reason~timeout' --dry-run
+  longshore dead-letters redrive 'local:orders.db?queue=orders&group=ship' --dry-run
   longshore dead-letters redrive 'local:orders.db?queue=orders&group=ship' --rate 10 --yes
-  longshore dead-letters redrive 'file:in.ndjson?group=in' --to 'local:fix.db?queue=broken' --yes";
+  longshore dead-letters redrive 'file:in.ndjson?group=in' --to 'local:fix.db?queue=broken' --yes"
+);
 
 /// Options that mean something to a source alone.
 const OF_SOURCES: [&str; 10] =
@@ -68,7 +71,8 @@ pub async fn run(args: Args, mut stop: Stop, books: Books) -> Result<u8, Error> 
         return Ok(code);
     }
     let mut meant = Meant::new(&args.which, began);
-    let mut run = Redrive { place: &place, to: &to, books, rate: args.rate, stop, next_at: Instant::now(), left: 0, gone: 0 };
+    let mut run =
+        Redrive { place: &place, to: &to, books, rate: args.rate, stop, next_at: Instant::now(), left: 0, gone: 0 };
     if let Some(mut shelf) = place.open().await? {
         let mut publisher = None;
         while !run.stop.is_asked()
@@ -129,14 +133,21 @@ impl Redrive<'_> {
             self.books.note(|counts| counts.received += letters.len() as u64);
             if let Err(error) = self.some(shelf, publisher, letters).await {
                 // Sent or not: they are still there, and known by their ids.
-                self.books.note(|counts| counts.returned = u64::try_from(counts.unaccounted()).unwrap_or(0) + counts.returned);
+                self.books.note(|counts| {
+                    counts.returned = u64::try_from(counts.unaccounted()).unwrap_or(0) + counts.returned
+                });
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    async fn some(&mut self, shelf: &mut dyn Shelf, publisher: &mut Publisher, letters: &[Letter]) -> Result<(), Error> {
+    async fn some(
+        &mut self,
+        shelf: &mut dyn Shelf,
+        publisher: &mut Publisher,
+        letters: &[Letter],
+    ) -> Result<(), Error> {
         let (hollow, whole): (Vec<&Letter>, Vec<&Letter>) = letters.iter().partition(|letter| letter.is_hollow());
         for letter in hollow {
             self.stays(letter, "its payload was too large to be kept");

@@ -47,9 +47,8 @@ pub async fn run(args: Args, stop: Stop) -> Result<u8, Error> {
             })
             .await?;
     }
-    let letter = found.ok_or_else(|| {
-        Error::new(ErrorKind::Start, format!("no dead letter '{}' in '{}'", args.which, place.url))
-    })?;
+    let letter = found
+        .ok_or_else(|| Error::new(ErrorKind::Start, format!("no dead letter '{}' in '{}'", args.which, place.url)))?;
     Answer::new().write(&if args.json { json(&letter) } else { text(&letter) })?;
     Ok(0)
 }
@@ -65,7 +64,10 @@ fn text(letter: &Letter) -> Vec<u8> {
     }
     for (name, value) in letter.message.headers.iter() {
         let value = match std::str::from_utf8(value) {
-            Ok(value) => value.chars().flat_map(|each| if each.is_control() { each.escape_default().collect() } else { vec![each] }).collect(),
+            Ok(value) => value
+                .chars()
+                .flat_map(|each| if each.is_control() { each.escape_default().collect() } else { vec![each] })
+                .collect(),
             Err(_) => value.escape_ascii().to_string(),
         };
         let _ = writeln!(text, "{name}: {value}");
