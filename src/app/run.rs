@@ -145,12 +145,12 @@ async fn relay(mut signals: mpsc::Receiver<Signal>, root: crate::supervisor::roo
 async fn watched(running: &mut Running, progress: Option<Box<dyn FnMut(Progress) + Send>>) -> Stopped {
     let Some(mut progress) = progress else { return running.wait().await };
     let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+    let counts = running.counts.clone();
     loop {
-        let now = running.progress();
         tokio::select! {
             biased;
             stopped = running.wait() => return stopped,
-            _ = every.tick() => progress(now),
+            _ = every.tick() => progress(Progress::of(&counts)),
         }
     }
 }

@@ -90,14 +90,7 @@ impl Running {
 
     /// Messages received and settled so far, over all workers: for a progress line.
     pub fn progress(&self) -> Progress {
-        let mut progress = Progress::default();
-        for counts in &self.counts {
-            let now = counts.snapshot();
-            progress.received += now.received;
-            progress.settled += now.acked + now.retried + now.dead_lettered + now.discarded;
-            progress.in_flight += counts.now_in_flight();
-        }
-        progress
+        Progress::of(&self.counts)
     }
 
     /// Asks it to stop, as SIGTERM does. Returns at once; asking again changes nothing.
@@ -142,6 +135,19 @@ pub struct Progress {
     pub settled: u64,
     /// Messages delivered and not settled, as of the last look.
     pub in_flight: u64,
+}
+
+impl Progress {
+    pub(super) fn of(workers: &[Counts]) -> Self {
+        let mut progress = Self::default();
+        for counts in workers {
+            let now = counts.snapshot();
+            progress.received += now.received;
+            progress.settled += now.acked + now.retried + now.dead_lettered + now.discarded;
+            progress.in_flight += counts.now_in_flight();
+        }
+        progress
+    }
 }
 
 /// What prepares and starts an app, before anything is spawned.

@@ -319,6 +319,20 @@ mod tests {
     }
 
     #[test]
+    fn a_command_takes_times_from_the_environment_and_nothing_else() {
+        let set = |name: &str| match name {
+            "SHUTDOWN_TIMEOUT" => Some("7".to_owned()),
+            "LONGSHORE_ADMIN_LISTEN" => Some("127.0.0.1:1".to_owned()),
+            "LONGSHORE_APP_NAME" => Some("other".to_owned()),
+            _ => None,
+        };
+        let (mut settings, mut problems) = (Settings::of_code("orders"), Vec::new());
+        settings.times(&set, &mut problems);
+        assert_eq!((settings.deadline, settings.name.as_str()), (Duration::from_secs(7), "orders"));
+        assert_eq!((settings.admin, problems), (AdminListen::loopback(), Vec::new()));
+    }
+
+    #[test]
     fn every_wrong_field_of_a_file_is_named_with_what_was_meant() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.toml");

@@ -59,7 +59,7 @@ impl Flow {
             Some(Err(error)) => return Ending::failed(&error.of("--admin-listen"), Counts::default()),
         };
         let app = App::for_command(APP).start_patience(PATIENCE).admin(listen).bridge(bridge);
-        let mut meter = Meter::new(source);
+        let mut meter = Meter::new(source, self.limit);
         match app.run_with_progress(move |progress| meter.show(progress)) {
             Err(error) => Ending::failed(&error, Counts::default()),
             Ok(stopped) if stopped.exit_code() == GAVE_UP && is_standard(sink) && nobody_reads_stdout() => {
@@ -70,8 +70,20 @@ impl Flow {
             Ok(stopped) => {
                 longshore::logs::clear_status();
                 stopped.print();
+                if stopped.exit_code() != 0 && stopped.start_error().is_none() {
+                    say_why(&stopped.report());
+                }
                 Ending::new(stopped.exit_code(), stopped.counts())
             }
+        }
+    }
+}
+
+/// Says why a worker could not go on: the report has it, and a person should not have to look for it there.
+fn say_why(report: &serde_json::Value) {
+    for worker in report["workers"].as_array().into_iter().flatten() {
+        if let (Some(name), Some(error)) = (worker["name"].as_str(), worker["error"].as_str()) {
+            say(format_args!("error: '{name}': {error}"));
         }
     }
 }

@@ -40,6 +40,7 @@ enum Measuring {
 /// Shows how far a command is.
 pub struct Meter {
     source: Option<Url>,
+    limit: u64,
     terminal: bool,
     looks: VecDeque<(Instant, u64)>,
     count: u64,
@@ -47,10 +48,11 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// For a command that takes from this source.
-    pub fn new(source: &str) -> Self {
+    /// For a command that takes so many messages at most from this source.
+    pub fn new(source: &str, limit: Option<u64>) -> Self {
         Self {
             source: Url::parse(source).ok(),
+            limit: limit.unwrap_or(u64::MAX),
             terminal: std::io::stderr().is_terminal(),
             looks: VecDeque::new(),
             count: 0,
@@ -79,7 +81,8 @@ impl Meter {
             true => lag.messages.saturating_sub(progress.settled),
             false => lag.messages.saturating_sub(progress.settled.saturating_sub(lag.settled)),
         });
-        let eta = lag.and_then(|lag| eta(lag, rate));
+        let left = self.limit.saturating_sub(progress.settled);
+        let eta = lag.and_then(|lag| eta(lag.min(left), rate));
         if self.terminal {
             logs::show_status(&line(progress, rate, lag, eta));
         } else {

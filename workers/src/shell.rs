@@ -24,14 +24,29 @@ fn cut(last: &str) -> Option<String> {
     })
 }
 
-/// Warns on a terminal when the shell has put this command into the background and a URL stands last: it may have
-/// lost its tail, and would run with half of its options.
+/// Warns when a shell has put this command into the background and a URL stands last: it may have lost its tail, and
+/// would run with half of its options.
 pub fn warn_of_background() {
-    let Some(hint) = std::env::args().next_back().as_deref().and_then(cut) else { return };
-    let Ok(foreground) = rustix::termios::tcgetpgrp(io::stderr()) else { return };
-    if foreground != rustix::process::getpgrp() {
+    if let Some(hint) = std::env::args().next_back().as_deref().and_then(cut)
+        && (is_behind_a_terminal() || is_left_alone())
+    {
         tracing::warn!("running in the background: {hint}");
     }
+}
+
+/// A shell with job control: another command has the terminal.
+fn is_behind_a_terminal() -> bool {
+    rustix::termios::tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground != rustix::process::getpgrp())
+}
+
+/// A shell without job control, as in a script: a command that ends with `&` ignores Ctrl+C and Ctrl+\, by POSIX.
+fn is_left_alone() -> bool {
+    const SIGINT: u32 = 2;
+    const SIGQUIT: u32 = 3;
+    // Not there elsewhere than on Linux.
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|ignored| [SIGINT, SIGQUIT].iter().all(|signal| ignored & (1 << (signal - 1)) != 0))
 }
 
 #[cfg(test)]

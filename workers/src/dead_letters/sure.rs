@@ -65,7 +65,11 @@ impl Sure {
             line = read => line
                 .map_err(|error| Error::new(ErrorKind::Start, "the question was not answered").caused_by(error))?
                 .unwrap_or_default(),
-            () = stop.asked() => String::from("\n"),
+            () = stop.asked() => {
+                // The question stands on a line that nobody has ended.
+                say(format_args!(""));
+                String::new()
+            }
         };
         if matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
             return Ok(Answered::Yes);

@@ -1,6 +1,7 @@
 //! What could not be handled.
 
-use crate::run::{Ran, run, run_with, waiting};
+use crate::run::{Ran, run, run_with, start, until, waiting};
+use rustix::process::Signal;
 use std::path::Path;
 
 const SOURCE: &str = "file:in.ndjson?key=/k&group=in";
@@ -151,4 +152,23 @@ fn dead_letters_of_standard_input_go_where_it_was_told() {
     assert_eq!((ran.count("acked"), ran.count("dead_lettered")), (1, 1));
     let ran = dead_letters(dir, &["list", "file:-", "--dead-letter", "file:bad", "--json"]).ended(0);
     assert!(ran.json()[0]["error"].as_str().unwrap().starts_with("line 2: "));
+}
+
+#[test]
+fn a_redrive_that_is_stopped_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let lines: String = (0..60).map(|n| format!("no json {n}\n")).collect();
+    let bridge = ["bridge", "file:-", "local:w.db?queue=q", "--dead-letter", "local:w.db?queue=bad"];
+    assert_eq!(run_with(dir, &bridge, &lines).ended(0).count("dead_lettered"), 60);
+
+    let to = "local:w.db?queue=again&group=g";
+    let place = ["file:-", "--dead-letter", "local:w.db?queue=bad", "--to", to, "--yes"];
+    let started = start(dir, &[&["dead-letters", "redrive", "--rate", "40"], &place[..]].concat());
+    until(|| waiting(dir, to) > 0);
+    started.signal(Signal::TERM);
+    let first = started.end().ended(0).count("acked");
+    assert!((1..60).contains(&first), "{first}");
+    let rest = run(dir, &[&["dead-letters", "redrive"], &place[..]].concat()).ended(0).count("acked");
+    assert_eq!((first + rest, waiting(dir, to)), (60, 60));
 }

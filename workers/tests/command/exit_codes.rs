@@ -36,6 +36,21 @@ fn a_command_line_that_lost_its_tail_is_told_to_quote_its_url() {
 }
 
 #[test]
+fn a_command_line_that_lost_only_options_to_the_background_is_told_too() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), &["produce", "local:w.db?queue=q"]).ended(0);
+    let in_a_shell = |line: &str| {
+        let line = line.replace("longshore", env!("CARGO_BIN_EXE_longshore"));
+        let out = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
+        (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (_, said) = in_a_shell("longshore inspect local:w.db?queue=q&group=g; wait");
+    assert!(said.contains("running in the background: a shell takes a '&'"), "{said}");
+    let (_, said) = in_a_shell("longshore inspect 'local:w.db?queue=q&group=g'");
+    assert!(!said.contains("background"), "{said}");
+}
+
+#[test]
 fn a_wrong_url_option_or_path_is_78_and_says_what_was_meant() {
     all_end(
         78,
@@ -76,7 +91,7 @@ fn a_line_of_standard_input_that_is_no_json_is_65_at_once_and_names_the_line() {
     let dir = tempfile::tempdir().unwrap();
     let began = std::time::Instant::now();
     let ran = run_with(dir.path(), &["produce", "local:w.db?queue=q"], "{\"n\":1}\nno json\n{\"n\":2}\n");
-    let ran = ran.ended(65).said("line 2: ");
+    let ran = ran.ended(65).said("error: 'produce': message at 8 has no dead-letter place to go to: line 2: ");
     // Far below the deadline of a stop: nobody waits for what cannot go anywhere.
     assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
     assert_eq!((ran.count("received"), ran.count("acked"), ran.count("abandoned")), (3, 2, 1));
