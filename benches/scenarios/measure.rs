@@ -80,6 +80,7 @@ impl std::fmt::Display for Spread {
 
 /// Runs a scenario in alternating rounds and prints what came out, one line each.
 pub fn run(scenario: &Scenario, rounds: usize) {
+    assert!(rounds > 0, "at least one round");
     println!("\n{} (goal: {})", scenario.name, scenario.goal);
     reset_peak();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());

@@ -120,9 +120,8 @@ fn drive_app(count: u64, keys: usize, payload: &[u8], memory: &Memory, app: App)
 fn stuck_key() -> Lap {
     const COUNT: u64 = 3_000_000;
     let seen = Arc::new(AtomicU64::new(0));
-    let handler = move |key: Key| {
-        let seen = seen.clone();
-        let stuck = key.text() == Some("customer-0") && seen.fetch_add(1, Ordering::Relaxed) < 10;
+    let handler = move |delivery: Delivery| {
+        let stuck = delivery.key() == Some(b"customer-0") && seen.fetch_add(1, Ordering::Relaxed) < 10;
         async move {
             if stuck {
                 tokio::time::sleep(Duration::from_millis(50)).await;
