@@ -290,6 +290,17 @@ pub(crate) async fn intake(
     }
 }
 
+impl Drop for Intake {
+    /// A crash: what is unsettled comes again, or nobody can give it back.
+    fn drop(&mut self) {
+        match std::mem::take(&mut self.outstanding) {
+            0 => {}
+            left if self.config.takes_back => self.ledger.returned(left),
+            left => self.ledger.abandoned(left),
+        }
+    }
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await,

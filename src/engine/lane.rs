@@ -286,7 +286,7 @@ where
             LaneAsk::Work(slab) => self.inbox.push_back(slab),
             LaneAsk::Drain => self.drain(),
             // One that drains already, because a message has no place to go to, goes on so.
-            LaneAsk::WorkOff if self.mode == Mode::Running => self.mode = Mode::WorkingOff,
+            LaneAsk::WorkOff if self.mode == Mode::Running => self.work_off(),
             LaneAsk::WorkOff => {}
             LaneAsk::Cancel => self.cancel(),
             LaneAsk::Release { token, ownership, lost } => self.release(token, ownership, lost),
@@ -768,6 +768,19 @@ where
         }
         self.mode = Mode::Draining;
         self.drop_unstarted(|_| true);
+    }
+
+    /// What is there is handled to its end; only what has nowhere to go is let go of, so that nobody waits for it.
+    fn work_off(&mut self) {
+        if self.mode == Mode::Cancelled {
+            return;
+        }
+        self.mode = Mode::WorkingOff;
+        let jobs = &self.jobs;
+        let stuck: Vec<u32> = jobs.ids().filter(|job| jobs.get(*job).state == State::Stuck).collect();
+        for job in stuck {
+            self.give_back(job);
+        }
     }
 
     /// Gives back what no handler has started and `which` covers.
