@@ -133,7 +133,7 @@ impl MemorySource {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if self.proven.total() + self.stale.total() > 0 {
             let (proven, stale) = (std::mem::take(&mut self.proven), std::mem::take(&mut self.stale));
-            return Poll::Ready(Event::Settled { proven, stale });
+            return Poll::Ready(Event::Settled { proven, stale, unknown: Tally::default() });
         }
         if let Some(event) = self.out.pop_front() {
             return Poll::Ready(event);
@@ -203,15 +203,15 @@ impl Source for MemorySource {
                 }
                 self.out.push_back(Event::Marked(at));
             }
-            Ask::Flush => self.out.push_back(Event::Flushed),
+            Ask::Flush { .. } => self.out.push_back(Event::Flushed),
             Ask::StopIntake => {
                 self.queue.drain(self.id);
                 if self.intake == Intake::Open {
                     self.intake = Intake::Draining;
                 }
             }
-            Ask::Pause => self.paused = true,
-            Ask::Resume => self.paused = false,
+            Ask::Pause(_) => self.paused = true,
+            Ask::Resume(_) => self.paused = false,
             Ask::Released(_) => {}
             Ask::Measure => {
                 let state = self.queue.lock();
