@@ -187,6 +187,7 @@ struct Intake {
     paused: bool,
     ended: bool,
     ended_told: bool,
+    intake_stopped_told: bool,
     /// By when the source has to say that it has flushed.
     flushing: Option<Instant>,
     flushed: bool,
@@ -231,6 +232,7 @@ pub(crate) async fn intake(
         paused: false,
         ended: false,
         ended_told: false,
+        intake_stopped_told: false,
         flushing: None,
         unproven: Tally::default(),
         flushed: false,
@@ -343,10 +345,11 @@ impl Intake {
                 if wanted && !self.flushed && self.flushing.is_none() {
                     let by = Instant::now() + FLUSH_WITHIN;
                     self.flushing = Some(by);
-                    self.measured_empty = self.config.takes_back;
+                    // What lies beyond its limit is not this worker's to work off.
+                    self.measured_empty = self.config.takes_back || self.ended;
                     // Armed before the source is asked what it holds: a send after that disarms it.
                     self.idleness.arm();
-                    if !self.config.takes_back {
+                    if !self.measured_empty {
                         self.source.tell(Ask::Measure);
                     }
                     self.source.tell(Ask::Flush { by });
@@ -371,6 +374,9 @@ impl Intake {
                 if self.mode == Mode::Running {
                     self.mode = Mode::IntakeStopped;
                     self.source.tell(Ask::StopIntake);
+                    if self.ended {
+                        self.intake_has_stopped();
+                    }
                     if self.config.takes_back {
                         self.granted = 0;
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
@@ -477,7 +483,7 @@ impl Intake {
                 self.lose_track(unknown, Became::Unknown);
             }
             Event::Flushed => self.flush_ended(),
-            Event::IntakeStopped => (self.report)(IntakeNews::IntakeStopped),
+            Event::IntakeStopped => self.intake_has_stopped(),
             Event::Ended => {
                 self.ended = true;
                 self.granted = 0;
@@ -496,7 +502,7 @@ impl Intake {
             }
             Event::Measured(backlog) => {
                 self.waiting = backlog.waiting.unwrap_or(0);
-                self.measured_empty = self.waiting == 0 && backlog.delayed.unwrap_or(0) == 0;
+                self.measured_empty = self.ended || (self.waiting == 0 && backlog.delayed.unwrap_or(0) == 0);
                 if !self.measured_empty {
                     // Not idle yet: ask again once what is there has been worked off.
                     self.flushed = false;
@@ -553,11 +559,22 @@ impl Intake {
         }
     }
 
+    /// Says so once. A worker that has ended need not hear it from its source, which may be left with messages that
+    /// nobody takes.
+    fn intake_has_stopped(&mut self) {
+        if !std::mem::replace(&mut self.intake_stopped_told, true) {
+            (self.report)(IntakeNews::IntakeStopped);
+        }
+    }
+
     /// As if the source had ended: the limit is reached, or nothing comes any more.
     fn end_by_itself(&mut self) {
         self.ended = true;
         self.granted = 0;
         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        if self.mode != Mode::Running {
+            self.intake_has_stopped();
+        }
     }
 
     fn let_go(&mut self, ownership: Ownership, lost: bool) {
