@@ -1,9 +1,10 @@
-//! Rate limits, beside handlers that have to wait.
+//! What the settings of a consumer promise, each in an app of its own.
 
 use longshore::message::Message;
 use longshore::prelude::*;
 use longshore::transport::memory::Memory;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 
 /// Runs an app over `messages` messages of one queue until all are settled; fails when that does not come to an end.
 fn works_off(name: &str, messages: u32, app: impl FnOnce(App) -> App + Send + 'static) -> serde_json::Value {
@@ -20,7 +21,7 @@ fn works_off(name: &str, messages: u32, app: impl FnOnce(App) -> App + Send + 's
         let stopped = runtime.block_on(async {
             let mut app = app(App::new("rate").transport(memory.clone())).start(runtime.handle()).await.unwrap();
             assert!(app.ready().await);
-            let all = (0..messages).map(|id| Message::new("{}").with_key(id.to_string()));
+            let all = (0..messages).map(|id| Message::new(id.to_string()).with_key((id % 7).to_string()));
             memory.publish("in", all).await.unwrap();
             memory.close("in");
             app.wait().await
@@ -65,4 +66,28 @@ fn a_batch_that_is_due_while_every_handler_is_busy_keeps_nobody_from_working() {
         app.consumer(consumer.batches(4, 1 << 20, Duration::from_millis(1)).rate(100.0))
     });
     assert_eq!(report["total"]["acked"], 60);
+}
+
+#[test]
+fn an_app_whose_workers_have_reached_their_limits_stops_whatever_is_left() {
+    let report = works_off("limit", 10, |app| app.consumer(Consumer::new("few", "memory:in", slow).limit(3)));
+    assert_eq!((&report["total"]["acked"], &report["exit_code"]), (&3.into(), &0.into()));
+}
+
+#[test]
+fn a_message_of_a_batch_that_is_refused_has_nobody_of_its_key_handled_twice() {
+    let seen = Arc::new(AtomicU32::new(0));
+    let counted = seen.clone();
+    let report = works_off("refused", 60, move |app| {
+        let handle = move |batch: Batch<Json<u32>>| {
+            counted.fetch_add(batch.len() as u32, Relaxed);
+            let refuse = |Json(id): &Json<u32>| (*id % 10 == 0).then(|| Failure::reject("not this one"));
+            let outcomes = batch.iter().map(|id| refuse(id).map_or(Ok(()), Err)).collect::<Vec<Outcome>>();
+            async move { outcomes }
+        };
+        let consumer = Consumer::batch("some", "memory:in", handle).batches(30, 1 << 20, Duration::from_millis(5));
+        app.consumer(consumer.dead_letter("memory:dead"))
+    });
+    let total = &report["total"];
+    assert_eq!((&total["acked"], &total["dead_lettered"], seen.load(Relaxed)), (&54.into(), &6.into(), 60));
 }

@@ -4,7 +4,7 @@ use super::jobs::State;
 use super::slots::{Members, Polled};
 use super::{Delivery, Lane, LaneView, panicked, unreadable};
 use crate::engine::attempt::Sends;
-use crate::failure::BoxError;
+use crate::failure::{BoxError, Fate};
 use crate::handler::Unit;
 use crate::transport::Verdict;
 use std::time::{Duration, Instant};
@@ -150,10 +150,13 @@ where
             match outcome {
                 Ok(()) => acked.push(job),
                 Err(failure) => {
-                    if number != 0 {
+                    let pick = self.jobs.pick(job);
+                    let again = matches!(failure.fate(), Fate::Retry { .. })
+                        && pick.attempts < self.config.retry.max_attempts();
+                    // What does not come again has nobody come after it.
+                    if number != 0 && again {
                         failed.push(number);
                     }
-                    let pick = self.jobs.pick(job);
                     self.failed(pick, Some(job), failure);
                 }
             }
