@@ -142,7 +142,8 @@ impl Ledger {
 impl Resource for Ledger {
     /// Called after every worker has stopped: nothing is noted after this line.
     async fn close(&self) -> Result<(), BoxError> {
-        self.note("end\n")?;
+        let finished = !self.options.forever && self.left.borrow().is_empty();
+        self.note(if finished { "end\nfinished\n" } else { "end\n" })?;
         self.file.sync_all()?;
         Ok(())
     }
@@ -156,6 +157,8 @@ pub struct Books {
     orders: u32,
     starts: u64,
     ends: u64,
+    /// A process has ended with nothing left to do, and has said what became of the run.
+    finished: bool,
     confirmed: HashSet<u32>,
     /// Each handled order, and how often.
     handled: HashMap<u32, u64>,
@@ -202,6 +205,7 @@ impl Books {
             "run" => (self.run, self.orders) = (number()?, number()? as u32),
             "start" => self.starts += 1,
             "end" => self.ends += 1,
+            "finished" => self.finished = true,
             "sent" => drop(self.confirmed.insert(number()? as u32)),
             "mailed" => drop(self.mailed.insert(number()? as u32)),
             "handled" => {
@@ -259,10 +263,6 @@ impl Books {
         self.dead.iter().filter(|id| !self.handled.contains_key(id) && !self.in_queue.contains(id)).count()
     }
 
-    fn lost(&self) -> usize {
-        self.sent().len() - self.handled.len() - self.waiting() - self.dead()
-    }
-
     fn duplicated(&self) -> u64 {
         self.handled.values().map(|times| times - 1).sum()
     }
@@ -284,9 +284,12 @@ impl Books {
         left
     }
 
-    /// Whether nothing of the run is left to do.
     pub fn is_finished(&self) -> bool {
-        self.run != 0 && self.left().is_empty()
+        self.finished
+    }
+
+    pub fn lost(&self) -> usize {
+        self.sent().len() - self.handled.len() - self.waiting() - self.dead()
     }
 
     /// `412 done, 588 waiting`

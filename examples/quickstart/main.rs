@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         true => "next: run it again, and press Ctrl+C in the middle (or: kill -9 it)",
         false => "next: run it again, and it goes on where it stopped",
     });
-    ExitCode::from(stopped.exit_code())
+    if books.lost() > 0 { ExitCode::FAILURE } else { ExitCode::from(stopped.exit_code()) }
 }
 
 /// A resource is opened before every worker and closed after every worker.
