@@ -28,15 +28,34 @@ impl Blueprint for ProducerPlan {
         Kind::Producer
     }
 
+    fn will_not_start(&self) {
+        give_up(&self.outlet);
+    }
+
     fn spawn<'a>(&'a mut self, link: Link, root: ActorCell) -> BoxFuture<'a, Result<ActorRef<Order>, SpawnErr>> {
         let args = (self.outlet.clone(), self.sink.clone(), link);
         Box::pin(async move { Ok(Actor::spawn_linked(None, ProducerActor, args, root).await?.0) })
     }
 }
 
+/// Refuses what comes, and fails what waits: a service may have started before, and published already.
+fn give_up(outlet: &Outlet) {
+    outlet.close();
+    outlet.fail_buffered("the app stopped before its producer had started");
+}
+
+/// Waits until the sink need not be opened any more.
+async fn no_longer_wanted(asks: &mut mpsc::Receiver<PublishAsk>, outlet: &Outlet) {
+    while let Some(PublishAsk::StopIntake) = asks.recv().await {
+        outlet.refuse_outside();
+    }
+}
+
 struct ProducerActor;
 
 pub(super) struct State {
+    link: Link,
+    outlet: Arc<Outlet>,
     asks: mpsc::Sender<PublishAsk>,
     _loop: Guarded,
 }
@@ -53,8 +72,17 @@ impl Actor for ProducerActor {
     ) -> Result<State, ActorProcessingErr> {
         let (asks, mut asked) = mpsc::channel(ORDERS);
         let (ended, panicked) = (myself.clone(), myself);
+        let (of_state, outlet_of_state) = (link.clone(), outlet.clone());
         let work = async move {
-            let opened = match sink.open().await {
+            let opened = tokio::select! {
+                opened = sink.open() => opened,
+                () = no_longer_wanted(&mut asked, &outlet) => {
+                    give_up(&outlet);
+                    let _ = ended.cast(Order::LoopEnded);
+                    return;
+                }
+            };
+            let opened = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
                     link.failed(&error);
@@ -92,12 +120,18 @@ impl Actor for ProducerActor {
         let task = Guarded::spawn(work, move |text| {
             let _ = panicked.cast(Order::LoopFailed(text));
         });
-        Ok(State { asks, _loop: task })
+        Ok(State { link: of_state, outlet: outlet_of_state, asks, _loop: task })
     }
 
     async fn handle(&self, myself: ActorRef<Order>, order: Order, state: &mut State) -> Result<(), ActorProcessingErr> {
         match order {
             Order::StopIntake => drop(state.asks.try_send(PublishAsk::StopIntake)),
+            Order::Stop { .. } if !state.link.is_started() => {
+                // It opens or connects, which may take for ever.
+                state.outlet.close();
+                state.outlet.fail_buffered("its producer was stopped before it was connected");
+                myself.stop(None);
+            }
             Order::Stop { by } => {
                 if state.asks.try_send(PublishAsk::Close { by }).is_err() {
                     myself.stop(None);

@@ -195,10 +195,16 @@ impl Actor for TakerActor {
             Order::Close { by } => drop(state.asks.try_send(IntakeAsk::Close { by })),
             Order::Stop { by } => {
                 state.stop_by = Some(by);
-                // Closed already in a stop; not when it is stopped while it starts.
-                let _ = state.asks.try_send(IntakeAsk::Close { by });
+                if state.link.is_started() {
+                    // Closed already in a stop; not when it is stopped just after it has started.
+                    let _ = state.asks.try_send(IntakeAsk::Close { by });
+                    state.close_publishers(by);
+                } else {
+                    // It opens, connects or waits for an instance, which may take for ever, and it holds nothing.
+                    state.loops.clear();
+                    state.running = 0;
+                }
                 state.stop_life(&myself);
-                state.close_publishers(by);
                 if state.running == 0 {
                     state.end(&myself);
                 }

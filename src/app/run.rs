@@ -59,8 +59,7 @@ impl App {
                 "built with panic = \"abort\": a handler that panics would end every other; set panic = \"unwind\"",
             ));
         }
-        let mut launch = self.launch()?;
-        let admin = Admin::bind(&launch.settings.admin)?;
+        let (mut launch, admin) = self.launch_with(|settings| Admin::bind(&settings.admin))?;
         let (guard, signals) = Guard::start(launch.board.clone(), launch.settings.deadline)
             .map_err(|error| Error::new(ErrorKind::Start, "signals cannot be taken over").caused_by(error))?;
         // From here to the last exit handler: whatever hangs, the process ends.

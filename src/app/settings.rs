@@ -103,20 +103,20 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {
-        self.take(name, |value| value.as_str().map(str::to_owned).ok_or_else(|| format!("{value} is no text")))
+        self.take(name, |value| value.as_str().map(str::to_owned).ok_or_else(|| format!("{} is no text", kind(value))))
     }
 
     fn duration(&mut self, name: &'static str) -> Option<Duration> {
         self.take(name, |value| match value {
             toml::Value::String(text) => duration::parse(text),
-            other => Err(format!("{other} is no duration such as \"25s\"")),
+            other => Err(format!("{} is no duration such as \"25s\"", kind(other))),
         })
     }
 
     fn number(&mut self, name: &'static str) -> Option<u32> {
         self.take(name, |value| {
             let number = value.as_integer().and_then(|number| u32::try_from(number).ok());
-            number.ok_or_else(|| format!("{value} is no whole number from 0 to {}", u32::MAX))
+            number.ok_or_else(|| format!("{} is no whole number from 0 to {}", kind(value), u32::MAX))
         })
     }
 
@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
             value
                 .as_float()
                 .or_else(|| value.as_integer().map(|n| n as f64))
-                .ok_or_else(|| format!("{value} is no number"))
+                .ok_or_else(|| format!("{} is no number", kind(value)))
         })
     }
 
@@ -134,6 +134,15 @@ impl<'a> Fields<'a> {
             let hint = did_you_mean(name, self.known.iter().copied());
             self.problems.push(Problem::text(format!("{}.{name}: unknown field{hint}", self.place)));
         }
+    }
+}
+
+/// A value that is of the wrong kind. What may hold a URL, and with it a password, is named by its kind alone.
+fn kind(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => value.to_string(),
+        toml::Value::Array(_) => "an array".to_owned(),
+        other => format!("a {}", other.type_str()),
     }
 }
 
@@ -204,7 +213,7 @@ impl Settings {
         stop.finish();
         let mut admin = Fields::new("admin", file.admin, problems);
         let listen = admin.take("listen", |value| {
-            let text = value.as_str().ok_or_else(|| format!("{value} is no text"))?;
+            let text = value.as_str().ok_or_else(|| format!("{} is no text", kind(value)))?;
             text.parse::<AdminListen>().map_err(|error| error.to_string())
         });
         self.admin = listen.unwrap_or_else(|| self.admin.clone());

@@ -187,6 +187,7 @@ struct Intake {
     paused: bool,
     ended: bool,
     ended_told: bool,
+    intake_stopped_told: bool,
     /// By when the source has to say that it has flushed.
     flushing: Option<Instant>,
     flushed: bool,
@@ -198,6 +199,11 @@ struct Intake {
     releasing: Vec<(u64, Ownership, usize, bool)>,
     next_token: u64,
     waiting: u64,
+    /// It takes nothing more, and what waits in its source is of no interest: a limit is reached, a message has no
+    /// place to go to, or handlers were cancelled.
+    sated: bool,
+    /// A message has no place to go to.
+    stuck: bool,
 }
 
 /// Starts the lanes' tasks and runs until the source is closed or has failed. Dropping it is a crash: lanes and their
@@ -231,6 +237,7 @@ pub(crate) async fn intake(
         paused: false,
         ended: false,
         ended_told: false,
+        intake_stopped_told: false,
         flushing: None,
         unproven: Tally::default(),
         flushed: false,
@@ -242,6 +249,8 @@ pub(crate) async fn intake(
         releasing: Vec::new(),
         next_token: 0,
         waiting: 0,
+        sated: false,
+        stuck: false,
     };
     let mut heard = Vec::new();
     let mut tick = tokio::time::interval(TICK);
@@ -320,7 +329,7 @@ impl Intake {
             Mode::IntakeStopped | Mode::Draining => !self.config.takes_back,
             Mode::Closing { .. } | Mode::Closed { .. } => false,
         };
-        if !takes || self.ended {
+        if !takes || self.ended || self.sated {
             return;
         }
         let room = u64::from(self.config.window).saturating_sub(self.outstanding).min(self.limit_left()) as u32;
@@ -354,10 +363,10 @@ impl Intake {
                 if wanted && !self.flushed && self.flushing.is_none() {
                     let by = Instant::now() + FLUSH_WITHIN;
                     self.flushing = Some(by);
-                    self.measured_empty = self.config.takes_back;
+                    self.measured_empty = self.config.takes_back || self.sated;
                     // Armed before the source is asked what it holds: a send after that disarms it.
                     self.idleness.arm();
-                    if !self.config.takes_back {
+                    if !self.measured_empty {
                         self.source.tell(Ask::Measure);
                     }
                     self.source.tell(Ask::Flush { by });
@@ -382,9 +391,16 @@ impl Intake {
                 if self.mode == Mode::Running {
                     self.mode = Mode::IntakeStopped;
                     self.source.tell(Ask::StopIntake);
+                    if self.ended {
+                        self.intake_has_stopped();
+                    }
                     if self.config.takes_back {
                         self.granted = 0;
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+                    }
+                    if self.sated && !self.config.takes_back {
+                        // A source that works off what it has would not say so any more.
+                        (self.report)(IntakeNews::IntakeStopped);
                     }
                 }
             }
@@ -396,7 +412,11 @@ impl Intake {
                     self.lanes.tell(|| if takes_back { LaneAsk::Drain } else { LaneAsk::WorkOff });
                 }
             }
-            IntakeAsk::Cancel => self.lanes.tell(|| LaneAsk::Cancel),
+            IntakeAsk::Cancel => {
+                // What goes back to a queue in the process would come again at once.
+                self.take_no_more();
+                self.lanes.tell(|| LaneAsk::Cancel);
+            }
             IntakeAsk::Close { by } => {
                 if !matches!(self.mode, Mode::Closing { .. } | Mode::Closed { .. }) {
                     self.lanes.tell(|| LaneAsk::Cancel);
@@ -420,7 +440,13 @@ impl Intake {
             LaneNews::Settled(settlements) => self.settle(settlements),
             LaneNews::Dropped(these) => self.give_back(these),
             LaneNews::Released { token } => self.released(token),
+            // Only the first is told: it is the one to look at.
+            LaneNews::NoDeadPlace(_) if self.stuck => {}
             LaneNews::NoDeadPlace(text) => {
+                self.stuck = true;
+                self.take_no_more();
+                // No restart takes that message out of the way, and others of its key must not overtake it.
+                self.lanes.tell(|| LaneAsk::Drain);
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
@@ -466,6 +492,17 @@ impl Intake {
         self.flushed = self.outstanding == 0;
     }
 
+    fn take_no_more(&mut self) {
+        self.sated = true;
+        self.granted = 0;
+        self.measured_empty = true;
+        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        if self.mode == Mode::IntakeStopped && !self.config.takes_back {
+            // A source that works off what it has would not say so any more.
+            (self.report)(IntakeNews::IntakeStopped);
+        }
+    }
+
     fn give_back(&mut self, these: Vec<At>) {
         self.outstanding -= these.len() as u64;
         if self.config.takes_back {
@@ -488,7 +525,7 @@ impl Intake {
                 self.lose_track(unknown, Became::Unknown);
             }
             Event::Flushed => self.flush_ended(),
-            Event::IntakeStopped => (self.report)(IntakeNews::IntakeStopped),
+            Event::IntakeStopped => self.intake_has_stopped(),
             Event::Ended => {
                 self.ended = true;
                 self.granted = 0;
@@ -507,7 +544,7 @@ impl Intake {
             }
             Event::Measured(backlog) => {
                 self.waiting = backlog.waiting.unwrap_or(0);
-                self.measured_empty = self.waiting == 0 && backlog.delayed.unwrap_or(0) == 0;
+                self.measured_empty = self.ended || (self.waiting == 0 && backlog.delayed.unwrap_or(0) == 0);
                 if !self.measured_empty {
                     // Not idle yet: ask again once what is there has been worked off.
                     self.flushed = false;
@@ -564,11 +601,18 @@ impl Intake {
         }
     }
 
+    /// Says so once. A worker that has ended need not hear it from its source, which may be left with messages that
+    /// nobody takes.
+    fn intake_has_stopped(&mut self) {
+        if !std::mem::replace(&mut self.intake_stopped_told, true) {
+            (self.report)(IntakeNews::IntakeStopped);
+        }
+    }
+
     /// As if the source had ended: the limit is reached, or nothing comes any more.
     fn end_by_itself(&mut self) {
         self.ended = true;
-        self.granted = 0;
-        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        self.take_no_more();
     }
 
     fn let_go(&mut self, ownership: Ownership, lost: bool) {

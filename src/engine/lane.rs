@@ -285,7 +285,9 @@ where
             }
             LaneAsk::Work(slab) => self.inbox.push_back(slab),
             LaneAsk::Drain => self.drain(),
-            LaneAsk::WorkOff => self.work_off(),
+            // One that drains already, because a message has no place to go to, goes on so.
+            LaneAsk::WorkOff if self.mode == Mode::Running => self.work_off(),
+            LaneAsk::WorkOff => {}
             LaneAsk::Cancel => self.cancel(),
             LaneAsk::Release { token, ownership, lost } => self.release(token, ownership, lost),
             LaneAsk::Hold => self.held_back = true,
@@ -326,12 +328,13 @@ where
         left == 0
     }
 
-    fn can_start(&mut self) -> bool {
-        !self.held_back
-            && !self.service_blocked
-            && self.mode != Mode::Cancelled
-            && self.slots.has_free()
-            && self.rate_until.is_none_or(|until| until <= self.now)
+    fn can_start(&self) -> bool {
+        self.opens() && self.rate_until.is_none_or(|until| until <= self.now)
+    }
+
+    /// Whether a handler may start, as far as it is not a matter of time.
+    fn opens(&self) -> bool {
+        !self.held_back && !self.service_blocked && self.mode != Mode::Cancelled && self.slots.has_free()
     }
 
     /// Starts the next handler that may start; how long its poll took, or `None` when there is nothing to start.
@@ -343,7 +346,7 @@ where
             if let Some(&job) = self.ready.front() {
                 if U::BATCH {
                     self.ready.pop_front();
-                    self.form(job);
+                    self.form_with_those_behind(job);
                     continue;
                 }
                 if !self.may_start_now() {
@@ -366,7 +369,8 @@ where
             let head = &slab.heads()[self.cursor as usize];
             let number = self.config.order.number(head);
             let attempts = head.attempts;
-            if self.numbers.is_held(number) && !(U::BATCH && self.forming.holds(number)) {
+            let joins = U::BATCH && self.forming.holds(number) && !self.numbers.is_awaited(number);
+            if self.numbers.is_held(number) && !joins {
                 let slab = Arc::new(slab.only(self.cursor));
                 self.cursor += 1;
                 let job = self.jobs.add(Pick { slab, index: 0, attempts }, number, State::Parked, self.now);
@@ -565,9 +569,17 @@ where
         self.free_attempts.push(attempt);
         match sends {
             Sends::Failed(failure) => {
+                let mut failed = Vec::new();
                 for job in members {
-                    self.send_failed(job, failure.copied());
+                    match self.jobs.get(job).state {
+                        State::Confirming { then: Verdict::DeadLettered, .. } => {
+                            self.dead_letter_refused(job, &failure)
+                        }
+                        State::Confirming { .. } => failed.push(job),
+                        _ => {}
+                    }
                 }
+                self.failed_together(failed, || failure.copied());
             }
             _ => {
                 for job in members {
@@ -585,16 +597,6 @@ where
         }
         let at = self.jobs.get(job).pick.at();
         self.settle(at, Some(job), then);
-    }
-
-    fn send_failed(&mut self, job: u32, failure: Failure) {
-        let State::Confirming { then, .. } = self.jobs.get(job).state else { return };
-        if then == Verdict::DeadLettered {
-            self.dead_letter_refused(job, &failure);
-        } else {
-            let pick = self.jobs.pick(job);
-            self.failed(pick, Some(job), failure);
-        }
     }
 
     /// A message was not handled: again, to the dead letters, or away.
@@ -660,8 +662,18 @@ where
             self.timers.remove(&(until, job));
         }
         if let Some(next) = self.numbers.free(gone.number, &mut self.jobs) {
-            self.jobs.set_state(next, State::Ready);
-            self.ready.push_back(next);
+            self.next_up(next);
+        }
+    }
+
+    /// A job that waited for its number holds it now.
+    fn next_up(&mut self, job: u32) {
+        match self.jobs.get_mut(job).not_before.take() {
+            Some(until) if until > self.now => self.at(until, job, State::Waiting { until }),
+            _ => {
+                self.jobs.set_state(job, State::Ready);
+                self.ready.push_back(job);
+            }
         }
     }
 
@@ -713,23 +725,31 @@ where
 
     /// Drops the handler in a slot; its messages have failed.
     fn lose(&mut self, slot: u32, why: impl Fn() -> Failure) {
+        let members = self.drop_handler(slot);
+        self.failed_together(members, why);
+    }
+
+    /// Drops the handler in a slot; whose it was.
+    fn drop_handler(&mut self, slot: u32) -> Members {
         let (members, attempt, since) = self.slots.abandon(slot);
         self.view.vacant(slot);
         self.view.handled(self.now.saturating_duration_since(since));
         // What the handler had sent concerns nobody any more.
         self.attempts[attempt as usize].retire();
         self.free_attempts.push(attempt);
-        for job in members {
-            let pick = self.jobs.pick(job);
-            self.failed(pick, Some(job), why());
-        }
+        members
     }
 
     fn next_timer(&self) -> Option<Instant> {
         let sweep = (!self.jobs.is_empty() || !self.releasing.is_empty()).then_some(self.next_sweep);
         let first = self.timers.first().map(|(until, _)| *until);
-        let waits = self.rate_until.filter(|_| !self.inbox.is_empty() || !self.ready.is_empty());
-        [sweep, first, waits, self.forming.due_at()].into_iter().flatten().min()
+        // A moment that is past and changes nothing would be waited for in a circle: what keeps a start from being made
+        // now wakes the lane itself, be it the end of a handler, the service or an order.
+        let opens = self.opens();
+        let waits = self.rate_until.filter(|_| opens && !(self.inbox.is_empty() && self.ready.is_empty()));
+        let due = self.forming.is_due(self.now);
+        let forming = if due { self.rate_until } else { self.forming.due_at() };
+        [sweep, first, waits, forming.filter(|_| opens)].into_iter().flatten().min()
     }
 
     /// Hands over what was settled and what goes back.
@@ -821,7 +841,10 @@ where
         self.mode = Mode::Cancelled;
         for slot in 0..self.slots.len() {
             if self.slots.since(slot).is_some() {
-                self.lose(slot, || Failure::retry("cancelled by the stop").classed("cancelled"));
+                // Unfinished, not failed: it goes back even in its last attempt.
+                for job in self.drop_handler(slot) {
+                    self.give_back(job);
+                }
             }
         }
         let confirming: Vec<u32> =
@@ -881,11 +904,7 @@ where
                 .into_iter()
                 .all(|job| over.iter().any(|ownership| ownership.covers(self.jobs.get(job).pick.at())));
             if covered {
-                let (members, attempt, _) = self.slots.abandon(slot);
-                self.view.vacant(slot);
-                self.attempts[attempt as usize].retire();
-                self.free_attempts.push(attempt);
-                for job in members {
+                for job in self.drop_handler(slot) {
                     self.give_back(job);
                 }
             }

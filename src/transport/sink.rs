@@ -19,7 +19,7 @@ pub struct SinkSpec {
 }
 
 impl SinkSpec {
-    /// For whoever opens a sink without an app.
+    /// For a worker of that name.
     pub fn new(worker: impl Into<Arc<str>>, patience: Duration) -> Self {
         Self { worker: worker.into(), patience }
     }

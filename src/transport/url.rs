@@ -220,9 +220,12 @@ fn split_after_reference(login: &str) -> Option<(&str, &str)> {
     login[end..].strip_prefix(':').map(|password| (&login[..end], password))
 }
 
+/// Schemes whose URLs have no login.
+const PATHS: [&str; 3] = ["memory", "local", "file"];
+
 /// The text without a literal password.
 fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("//") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("//") else { return redact_mistaken(text) };
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
     // A password may hold the `/` or `?` that it should have escaped; hide up to the last `@`.
     let Some(login_end) = rest[..authority_end].rfind('@').or_else(|| rest.rfind('@')) else { return text.to_owned() };
@@ -236,6 +239,19 @@ fn redact(text: &str) -> String {
         return text.to_owned();
     }
     format!("{scheme}//{user}:***{}", &rest[login_end..])
+}
+
+/// The same where the `//` is missing: `amqp:/user:password@host`, `user:password@host`.
+fn redact_mistaken(text: &str) -> String {
+    let place_end = text.find('?').unwrap_or(text.len());
+    let Some(login_end) = text[..place_end].rfind('@') else { return text.to_owned() };
+    let Some((scheme, rest)) = text[..login_end].split_once(':') else { return text.to_owned() };
+    match rest.split_once(':') {
+        Some((user, _)) => format!("{scheme}:{user}:***{}", &text[login_end..]),
+        // The name of a file or of a queue may hold an `@`.
+        None if PATHS.contains(&scheme) => text.to_owned(),
+        None => format!("{scheme}:***{}", &text[login_end..]),
+    }
 }
 
 fn decoded(raw: &str) -> Result<String, Error> {
@@ -313,6 +329,15 @@ mod tests {
                 assert!(canary.iter().all(|secret| !shown.contains(secret)), "{shown}");
             }
         }
+    }
+
+    #[test]
+    fn a_password_is_hidden_where_the_slashes_were_forgotten() {
+        for text in ["amqp:/u:canary@h/v", "amqp:u:canary@h", "u:canary@h/v", "u:can:ary@h?x=1"] {
+            let shown = url(text).to_string();
+            assert!(!shown.contains("canary") && !shown.contains("can:ary"), "{shown}");
+        }
+        assert_eq!(url("local:a@b.db?queue=q").to_string(), "local:a@b.db?queue=q");
     }
 
     #[test]
