@@ -38,7 +38,9 @@ const TURN_MESSAGES: u32 = 64;
 const TURN_POLL: Duration = Duration::from_micros(100);
 /// Settlements leave in vectors of at most this many.
 const SETTLED_AT_ONCE: usize = 256;
-/// A message whose handler is pending longer is copied out of its batch.
+/// While a lane has more to do, what is settled leaves this often, or when it is enough.
+const REPORT_EVERY: Duration = Duration::from_millis(1);
+/// A message whose handler or confirm is pending longer is copied out of its batch.
 const COPY_OUT_AFTER: Duration = Duration::from_secs(1);
 /// How long a handler whose message belongs to somebody else by now may go on.
 const LOST_GRACE: Duration = Duration::from_secs(5);
@@ -152,6 +154,7 @@ where
     dropped: Vec<At>,
     now: Instant,
     next_sweep: Instant,
+    next_report: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +228,7 @@ where
             dropped: Vec::new(),
             now,
             next_sweep: now,
+            next_report: now,
         }
     }
 
@@ -248,7 +252,10 @@ where
             self.view.turned(self.now);
             let more = self.turn(&mut woken);
             self.sweep();
-            self.report();
+            if !more || self.now >= self.next_report {
+                self.next_report = self.now + REPORT_EVERY;
+                self.report();
+            }
             if more {
                 tokio::task::yield_now().await;
                 continue;
@@ -365,7 +372,7 @@ where
             if self.numbers.is_held(number) && !joins {
                 let slab = Arc::new(slab.only(self.cursor));
                 self.cursor += 1;
-                let job = self.jobs.add(Pick { slab, index: 0, attempts }, number, State::Parked);
+                let job = self.jobs.add(Pick { slab, index: 0, attempts }, number, State::Parked, self.now);
                 self.numbers.wait(number, job, &mut self.jobs);
                 continue;
             }
@@ -373,7 +380,7 @@ where
                 let pick = Pick { slab: slab.clone(), index: self.cursor, attempts };
                 self.cursor += 1;
                 self.numbers.hold(number);
-                let job = self.jobs.add(pick, number, State::Forming);
+                let job = self.jobs.add(pick, number, State::Forming, self.now);
                 self.form(job);
                 continue;
             }
@@ -433,7 +440,7 @@ where
                 let job = job.unwrap_or_else(|| {
                     let number = self.config.order.number(&pick.slab.heads()[pick.index as usize]);
                     self.numbers.hold(number);
-                    self.jobs.add(pick.clone(), number, State::Running)
+                    self.jobs.add(pick.clone(), number, State::Running, self.now)
                 });
                 self.jobs.set_state(job, State::Running);
                 self.slots.occupy(slot, Members::One(job), attempt, self.now);
@@ -525,7 +532,6 @@ where
             Sends::Pending => {
                 let job = job.unwrap_or_else(|| self.adopt(pick));
                 self.jobs.set_state(job, State::Confirming { attempt, then: Verdict::Acked });
-                self.jobs.copy_out(job);
                 self.confirming[attempt as usize] = Members::One(job);
             }
             Sends::Failed(failure) => {
@@ -540,7 +546,7 @@ where
     fn adopt(&mut self, pick: Pick) -> u32 {
         let number = self.config.order.number(&pick.slab.heads()[pick.index as usize]);
         self.numbers.hold(number);
-        self.jobs.add(pick, number, State::Running)
+        self.jobs.add(pick, number, State::Running, self.now)
     }
 
     /// The sends of an attempt have come to an end.
@@ -707,12 +713,9 @@ where
             if age >= self.config.timeout {
                 let text = format!("handler did not end within {}", crate::duration::short(self.config.timeout));
                 self.lose(slot, || Failure::retry(text.clone()).classed("timeout"));
-            } else if age >= COPY_OUT_AFTER {
-                for job in self.slots.members(slot).clone() {
-                    self.jobs.copy_out(job);
-                }
             }
         }
+        self.jobs.copy_out_older_than(self.now, COPY_OUT_AFTER);
         self.sweep_lost();
         self.check_released();
     }
@@ -735,7 +738,7 @@ where
     }
 
     fn next_timer(&self) -> Option<Instant> {
-        let sweep = (self.slots.taken() > 0 || !self.releasing.is_empty()).then_some(self.next_sweep);
+        let sweep = (!self.jobs.is_empty() || !self.releasing.is_empty()).then_some(self.next_sweep);
         let first = self.timers.first().map(|(until, _)| *until);
         let waits = self.rate_until.filter(|_| !self.inbox.is_empty() || !self.ready.is_empty());
         [sweep, first, waits, self.forming.due_at()].into_iter().flatten().min()

@@ -20,6 +20,7 @@ pub enum Order {
 impl Order {
     /// The number under which a message waits; 0 for one that waits for no other. Two keys of one number are handled
     /// one after the other, which is slower and nothing worse.
+    #[inline]
     pub(crate) fn number(self, head: &Head) -> u64 {
         match self {
             Order::ByKey => head.key_hash,
@@ -30,6 +31,7 @@ impl Order {
     }
 
     /// The lane of a message: the same for all messages of one number.
+    #[inline]
     pub(crate) fn lane(self, head: &Head, index: u32, lanes: u32) -> u32 {
         match self.number(head) {
             0 => index % lanes,
@@ -95,11 +97,13 @@ pub(crate) trait Links {
 }
 
 impl Numbers {
+    #[inline]
     pub(crate) fn is_held(&self, number: u64) -> bool {
         number != 0 && !self.held.is_empty() && self.held.contains_key(&number)
     }
 
     /// Takes the number, or joins those that hold it: the members of one batch do.
+    #[inline]
     pub(crate) fn hold(&mut self, number: u64) {
         if number == 0 {
             return;
@@ -143,6 +147,7 @@ impl Numbers {
     }
 
     /// Lets go of the number. The job that was next, if any, holds it now.
+    #[inline]
     pub(crate) fn free(&mut self, number: u64, links: &mut impl Links) -> Option<u32> {
         if number == 0 {
             return None;

@@ -1,1 +1,3 @@
 //! For tests: the conformance suite, which any transport can be put to.
+
+pub mod conformance;

@@ -196,7 +196,8 @@ impl ScriptedSource {
         if most > 0 && !self.stopped {
             let mut slab = SlabBuilder::new();
             let mut bytes = 0;
-            while slab.len() < most && (bytes < self.demand.1) {
+            // A message that is alone is delivered whatever its size.
+            while slab.len() < most && (bytes < self.demand.1 || (slab.is_empty() && state.flying.is_empty())) {
                 let Some((at, message)) = state.waiting.pop_front() else { break };
                 let at = At { epoch: self.epoch, ..at };
                 let before = slab.bytes();
@@ -245,7 +246,7 @@ impl Source for ScriptedSource {
                     settlement.verdict.count(if had { &mut proven } else { &mut stale });
                     state.settled.push(settlement);
                 }
-                self.out.push_back(Event::Settled { proven, stale });
+                self.out.push_back(Event::Settled { proven, stale, unknown: Tally::default() });
             }
             Ask::Return(these) => {
                 for at in &these {
@@ -257,12 +258,11 @@ impl Source for ScriptedSource {
                 state.waiting.make_contiguous().sort_by_key(|(at, _)| at.position);
             }
             Ask::Mark(at) => self.out.push_back(Event::Marked(at)),
-            Ask::Flush => self.out.push_back(Event::Flushed),
+            Ask::Flush { .. } => self.out.push_back(Event::Flushed),
             Ask::StopIntake => {
                 self.stopped = true;
                 self.out.push_back(Event::IntakeStopped);
             }
-            Ask::Pause | Ask::Resume | Ask::Released(_) => {}
             Ask::Measure => {
                 let waiting = Some(state.waiting.len() as u64);
                 self.out.push_back(Event::Measured(Backlog { waiting, delayed: Some(0) }));
@@ -275,6 +275,7 @@ impl Source for ScriptedSource {
                     self.out.push_back(Event::Closed { returned, unknown: Tally::default() });
                 }
             }
+            _ => {}
         }
     }
 
@@ -454,8 +455,8 @@ impl Sink for ScriptedSink {
                 self.script.state().held.push_back((batch, 0..slab.len() as u32, messages));
             }
             SinkAsk::Flush { .. } => self.out.push_back(SinkEvent::Flushed { unconfirmed: 0 }),
-            SinkAsk::StopIntake => {}
             SinkAsk::Close { by } => self.closing = Some(by),
+            _ => {}
         }
     }
 

@@ -200,7 +200,6 @@ where
         } else {
             for &job in &acked {
                 self.jobs.set_state(job, State::Confirming { attempt, then: Verdict::Acked });
-                self.jobs.copy_out(job);
             }
             self.confirming[attempt as usize] = Members::Many(acked);
         }

@@ -128,6 +128,7 @@ impl Held {
         ids
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> u64 {
         self.ranges.values().map(|range| u64::from(range.left)).sum::<u64>() + self.rows.len() as u64
     }

@@ -3,8 +3,8 @@
 //! Several processes may use one file. It is kept in WAL mode, and every confirm and every proven settlement has
 //! been synced to disk. A message is deleted once every group that exists has settled it, or `retain=` later.
 //!
-//! The rooms: [`store`](self) finds, checks, makes and migrates the file; `session` is one owner at work, without
-//! threads; `source` and `sink` each put a thread around it, because SQLite blocks; `desk` is what lies between that
+//! The rooms: `store` finds, checks, makes and migrates the file; `session` is one owner at work, without threads, and
+//! `claim` and `settle` are what it does; `source` and `sink` each put a thread around it, because SQLite blocks; `desk` is what lies between that
 //! thread and the task that owns the source. `held` is what an owner holds, `owner` how others know that it lives,
 //! `neighbours` how sources and sinks of one process take turns and wake each other.
 //!
@@ -15,6 +15,7 @@
 //!                                  └────────────┴─ return, retry, crash ─────┘
 //! ```
 
+mod claim;
 mod desk;
 mod filesystem;
 mod held;
@@ -23,6 +24,7 @@ mod owner;
 mod publish;
 mod rows;
 mod session;
+mod settle;
 mod shelf;
 mod sink;
 mod source;
@@ -124,7 +126,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     finite: false,
     transactions: false,
     recognises_ids: true,
-    batch: 256,
+    batch: 1_024,
 };
 
 impl Transport for Local {

@@ -1,5 +1,9 @@
-//! Sources and sinks of one process on one store: they take turns to write, and wake each other.
+//! Sources and sinks of one process on one store: they share a connection, take turns with it, and wake each other.
+//!
+//! One connection for all of them keeps its page cache warm: SQLite empties the cache of a connection whenever
+//! another one has committed.
 
+use super::store::Writer;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -36,21 +40,28 @@ impl Neighbourhoods {
 pub(super) struct Neighbours {
     turns: Mutex<Turns>,
     moved: Condvar,
+    /// The connection, once somebody has opened it; only who has the turn locks it.
+    writer: Mutex<Option<Writer>>,
     bells: Mutex<Vec<Weak<dyn Ring>>>,
 }
 
-/// Tickets: SQLite alone lets a busy writer win over a sleeping one again and again.
+/// Tickets: a mutex alone lets a busy thread win over a sleeping one again and again.
 #[derive(Default)]
 struct Turns {
     given: u64,
     serving: u64,
 }
 
-/// The right to write, until it is dropped.
-pub(super) struct Turn<'a>(&'a Neighbours);
+/// The connection, until it is dropped.
+pub(super) struct Turn<'a> {
+    pub(super) writer: MutexGuard<'a, Option<Writer>>,
+    _ticket: Ticket<'a>,
+}
+
+struct Ticket<'a>(&'a Neighbours);
 
 impl Neighbours {
-    /// Waits for the right to write; first come, first served. A turn is bounded by the patience of one transaction.
+    /// Waits for the connection; first come, first served. A turn is bounded by the patience of one transaction.
     pub(super) fn turn(&self) -> Turn<'_> {
         let mut turns = lock(&self.turns);
         let mine = turns.given;
@@ -58,7 +69,10 @@ impl Neighbours {
         while turns.serving != mine {
             turns = self.moved.wait(turns).unwrap_or_else(PoisonError::into_inner);
         }
-        Turn(self)
+        drop(turns);
+        // Fields are dropped in order: the connection is free before the next ticket is served.
+        let ticket = Ticket(self);
+        Turn { writer: lock(&self.writer), _ticket: ticket }
     }
 
     pub(super) fn listen(&self, bell: Weak<dyn Ring>) {
@@ -67,14 +81,17 @@ impl Neighbours {
         bells.push(bell);
     }
 
-    pub(super) fn ring(&self, queue: i64) {
+    /// Wakes those of this queue, but for one that knows already.
+    pub(super) fn ring(&self, queue: i64, but: Option<&Arc<dyn Ring>>) {
         for bell in lock(&self.bells).iter().filter_map(Weak::upgrade) {
-            bell.ring(queue);
+            if !but.is_some_and(|but| Arc::ptr_eq(but, &bell)) {
+                bell.ring(queue);
+            }
         }
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         lock(&self.0.turns).serving += 1;
         self.0.moved.notify_all();

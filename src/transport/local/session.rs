@@ -6,31 +6,21 @@
 //! stale. That one look stands for `WHERE id = ? AND claim = ?` in each statement, because claims of one owner are
 //! freed all together or not at all.
 
-use super::held::{Counts, Held, Range, ranges_of};
+use super::claim::{Claimed, Wanted, claim, next_due};
+use super::held::{Counts, Held, Range};
 use super::owner::{self, Life, OwnerLock, boot_id, boot_ms, millis, wall_ms};
-use super::rows::{Stored, bytes};
+use super::rows::bytes;
+use super::settle::{Changes, Put, sweepable, write_changes};
 use super::statements::{self as sql, QueueStatements};
 use super::store::Store;
 use crate::error::{Error, ErrorKind};
 use crate::failure::Tally;
-use crate::message::{At, HeadersRef, Slab, SlabBuilder};
+use crate::message::{At, Slab};
 use crate::transport::{Backlog, KeyFrom, Settlement, Verdict};
-use rusqlite::{OptionalExtension, Transaction, params};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use rusqlite::{Transaction, params};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Most messages of one claim.
-pub(super) const CLAIM_MESSAGES: u32 = 1_024;
-
-/// A claim is cut into slabs of so many messages or bytes, so that a message that waits holds up little memory.
-const SLAB: (usize, usize) = (256, 1 << 20);
-
-/// By key, a claim steps over so many messages whose key another owner holds, and looks no further.
-const STEPPED_OVER: usize = 1_024;
-
-/// A retention is swept in steps of so many messages.
-const SWEPT: usize = 1_024;
 
 /// What a session is for.
 #[derive(Debug, Clone)]
@@ -42,40 +32,6 @@ pub(super) struct Duty {
     pub(super) by_key: bool,
     pub(super) max_message: u64,
     pub(super) claim: Duration,
-}
-
-/// How much may be claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) messages: u32,
-    pub(super) bytes: u64,
-    /// Whether one message may be over `bytes`.
-    pub(super) at_least_one: bool,
-}
-
-/// What was told and is not written.
-#[derive(Debug, Default)]
-struct Changes {
-    /// Settled, each with whether it has a row in `pending`.
-    done: Vec<(i64, bool)>,
-    /// Rows of `pending` to be put: given back, to be retried, or marked.
-    put: Vec<Put>,
-    marked: Vec<At>,
-    /// How what is in `done` and `put` was settled.
-    tally: Tally,
-    /// Told under an ownership that was over then.
-    stale: Tally,
-    /// Whether something of it must be on disk before it is said to be carried out.
-    durable: bool,
-}
-
-#[derive(Debug)]
-struct Put {
-    id: i64,
-    held: bool,
-    due_ms: i64,
-    attempts: u32,
-    unclean: u32,
 }
 
 /// What a commit did.
@@ -91,8 +47,17 @@ pub(super) struct Report {
     pub(super) filled: bool,
     /// When the next delay ends, by the wall clock.
     pub(super) next_due_ms: Option<i64>,
-    /// Whether something became free that others may want.
+    /// Whether something was given back, to be claimed by anybody.
     pub(super) freed: bool,
+    /// Whether something was settled or given back, so that its key is free for others.
+    pub(super) let_go: bool,
+}
+
+/// What a claim would find.
+pub(super) struct Look {
+    pub(super) any: bool,
+    /// When the next delay ends, by the wall clock.
+    pub(super) next_due_ms: Option<i64>,
 }
 
 pub(super) struct Session {
@@ -110,23 +75,13 @@ pub(super) struct Session {
     keys: HashMap<i64, u64>,
 }
 
-/// Rows and ranges that a claim made, to be remembered once it is committed.
-#[derive(Default)]
-struct Claimed {
-    slabs: Vec<Slab>,
-    ranges: Vec<Range>,
-    rows: Vec<(i64, Counts)>,
-    filled: bool,
-    next_due_ms: Option<i64>,
-}
-
 impl Session {
     /// Registers as an owner.
-    pub(super) fn begin(mut store: Store, duty: Duty) -> Result<Self, Error> {
+    pub(super) fn begin(store: Store, duty: Duty) -> Result<Self, Error> {
         let lock = OwnerLock::create(store.path()).map_err(|why| lock_error(&store, why))?;
         let boot = boot_id();
         let now = boot_ms();
-        let owner = register(&mut store, &lock, &boot, now, duty.claim)?;
+        let owner = register(&store, &lock, &boot, now, duty.claim)?;
         let statements = QueueStatements::of(duty.queue);
         Ok(Self {
             store,
@@ -213,10 +168,12 @@ impl Session {
     }
 
     /// Messages that are held.
+    #[cfg(test)]
     pub(super) fn held(&self) -> u64 {
         self.held.len()
     }
 
+    #[cfg(test)]
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -260,6 +217,7 @@ impl Session {
         }
         self.held.written();
         let freed = self.changes.put.iter().any(|put| !put.held);
+        let let_go = freed || !self.changes.done.is_empty();
         let Changes { marked, tally, stale, .. } = std::mem::take(&mut self.changes);
         for range in claimed.ranges {
             self.held.add_range(range);
@@ -276,6 +234,7 @@ impl Session {
             filled: claimed.filled,
             next_due_ms: claimed.next_due_ms,
             freed,
+            let_go,
         })
     }
 
@@ -285,7 +244,7 @@ impl Session {
             self.lock = OwnerLock::create(self.store.path()).map_err(|why| lock_error(&self.store, why))?;
         }
         let now = boot_ms();
-        self.owner = register(&mut self.store, &self.lock, &self.boot, now, self.duty.claim)?;
+        self.owner = register(&self.store, &self.lock, &self.boot, now, self.duty.claim)?;
         self.renewed_ms = now;
         let lost = self.epoch;
         self.epoch += 1;
@@ -319,15 +278,14 @@ impl Session {
         Ok(freed)
     }
 
-    /// Whether a claim would find something; a cheap look before a transaction that writes.
-    pub(super) fn has_work(&mut self) -> Result<bool, Error> {
+    /// Whether a claim would find something; cheap beside a transaction that writes.
+    pub(super) fn look(&self) -> Result<Look, Error> {
         let (group, now, any_fresh) = (self.duty.group, wall_ms(), &self.statements.any_fresh);
         self.store.read(|tx| {
-            if tx.prepare_cached(sql::ANY_DUE)?.exists(params![group, now])? {
-                return Ok(true);
-            }
             let cursor: i64 = tx.prepare_cached(sql::CURSOR)?.query_row([group], |row| row.get(0))?;
-            tx.prepare_cached(any_fresh)?.exists([cursor])
+            let any = tx.prepare_cached(sql::ANY_DUE)?.exists([group, now])?
+                || tx.prepare_cached(any_fresh)?.exists([cursor])?;
+            Ok(Look { any, next_due_ms: next_due(tx, group, now)? })
         })
     }
 
@@ -353,7 +311,7 @@ impl Session {
         })
     }
 
-    /// Deletes what every group has settled and whose retention is over; how many messages, at most [`SWEPT`].
+    /// Deletes what every group has settled and whose retention is over; how many messages, a bounded step.
     pub(super) fn sweep(&mut self) -> Result<u64, Error> {
         let (queue, statements) = (self.duty.queue, &self.statements);
         let due = self.store.read(|tx| sweepable(tx, queue, statements))?;
@@ -369,7 +327,7 @@ impl Session {
     }
 
     /// Leaves: nothing is held any more, the owner is forgotten, its file is removed.
-    pub(super) fn end(mut self) -> Result<(), Error> {
+    pub(super) fn end(self) -> Result<(), Error> {
         let owner = self.owner;
         let gone = self.store.write(false, |tx| tx.execute(sql::REMOVE_SELF, [owner]).map(|_| ()));
         if gone.is_ok() {
@@ -380,7 +338,7 @@ impl Session {
 
     /// Frees these claims from outside, as another process does once they have expired.
     #[cfg(test)]
-    pub(super) fn expire_for_test(&self, outside: &mut Store) {
+    pub(super) fn expire_for_test(&self, outside: &Store) {
         let freed = outside.write(true, |tx| free(tx, self.owner, self.renewed_ms)).unwrap();
         assert!(freed, "it was registered");
     }
@@ -400,7 +358,7 @@ fn lock_error(store: &Store, why: std::io::Error) -> Error {
     Error::new(kind, format!("store '{}': its owner file cannot be made", store.path().display())).caused_by(why)
 }
 
-fn register(store: &mut Store, lock: &OwnerLock, boot: &str, now: i64, claim: Duration) -> Result<i64, Error> {
+fn register(store: &Store, lock: &OwnerLock, boot: &str, now: i64, claim: Duration) -> Result<i64, Error> {
     store.write(false, |tx| {
         tx.execute(sql::ADD_OWNER, params![lock.name(), boot, now, millis(claim)])?;
         Ok(tx.last_insert_rowid())
@@ -460,308 +418,4 @@ fn free(tx: &Transaction<'_>, owner: i64, renewed_ms: i64) -> rusqlite::Result<b
     tx.execute(sql::REMOVE_RANGES_OF, [owner])?;
     tx.execute(sql::FREE_PENDING_OF, [owner])?;
     Ok(true)
-}
-
-fn write_changes(
-    tx: &Transaction<'_>,
-    duty: &Duty,
-    statements: &QueueStatements,
-    owner: i64,
-    held: &Held,
-    changes: &mut Changes,
-) -> rusqlite::Result<()> {
-    for range in held.touched() {
-        if range.is_done() {
-            tx.prepare_cached(sql::REMOVE_RANGE)?.execute(params![duty.group, range.first])?;
-        } else {
-            tx.prepare_cached(sql::SET_RANGE)?.execute(params![duty.group, range.first, range.done])?;
-        }
-    }
-    if !changes.put.is_empty() {
-        let mut put = tx.prepare_cached(&statements.put_pending)?;
-        for one in &changes.put {
-            let owner = one.held.then_some(owner);
-            put.execute(params![duty.group, one.id, owner, one.due_ms, one.attempts, one.unclean])?;
-        }
-    }
-    if changes.done.is_empty() {
-        return Ok(());
-    }
-    // A mark that was told in the same breath has put its row already; the settlement takes it away again.
-    let mut remove = tx.prepare_cached(sql::REMOVE_PENDING)?;
-    for (id, _) in changes.done.iter().filter(|(_, has_row)| *has_row) {
-        remove.execute([duty.group, *id])?;
-    }
-    changes.done.sort_unstable();
-    let kept = kept_by_others(tx, duty, &changes.done)?;
-    let retain_ms: i64 = tx.prepare_cached(sql::RETENTION)?.query_row([duty.queue], |row| row.get(0))?;
-    let forget = if retain_ms == 0 { &statements.delete } else { &statements.forget_uid };
-    let mut forget = tx.prepare_cached(forget)?;
-    for (first, last) in runs(changes.done.iter().map(|(id, _)| *id).filter(|id| !kept.contains(id))) {
-        forget.execute([first, last])?;
-    }
-    Ok(())
-}
-
-/// Rising ids as first and last of each unbroken run.
-fn runs(ids: impl Iterator<Item = i64>) -> Vec<(i64, i64)> {
-    let mut all: Vec<(i64, i64)> = Vec::new();
-    for id in ids {
-        match all.last_mut() {
-            Some((_, last)) if *last + 1 == id => *last = id,
-            _ => all.push((id, id)),
-        }
-    }
-    all
-}
-
-/// Which of these some other group has not settled.
-fn kept_by_others(tx: &Transaction<'_>, duty: &Duty, done: &[(i64, bool)]) -> rusqlite::Result<HashSet<i64>> {
-    let (Some((first, _)), Some((last, _))) = (done.first(), done.last()) else { return Ok(HashSet::new()) };
-    let mut kept = HashSet::new();
-    let mut groups = tx.prepare_cached(sql::GROUPS)?;
-    let mut groups = groups.query([duty.queue])?;
-    while let Some(row) = groups.next()? {
-        let (group, cursor): (i64, i64) = (row.get(0)?, row.get(1)?);
-        if group == duty.group {
-            continue;
-        }
-        let above = done.partition_point(|(id, _)| *id <= cursor);
-        kept.extend(done[above..].iter().map(|(id, _)| *id));
-        for range in ranges_between(tx, group, *first, *last)? {
-            kept.extend(range.open());
-        }
-        let mut pending = tx.prepare_cached(sql::PENDING_BETWEEN)?;
-        let mut pending = pending.query([group, *first, *last])?;
-        while let Some(row) = pending.next()? {
-            kept.insert(row.get(0)?);
-        }
-    }
-    Ok(kept)
-}
-
-pub(super) fn ranges_between(tx: &Transaction<'_>, group: i64, first: i64, last: i64) -> rusqlite::Result<Vec<Range>> {
-    let mut statement = tx.prepare_cached(sql::RANGES_BETWEEN)?;
-    let ranges = statement.query_map([group, first, last], |row| {
-        Ok(Range::read(row.get(0)?, row.get(1)?, bytes(row, 2)?.unwrap_or_default()))
-    })?;
-    ranges.collect()
-}
-
-/// Ids from the lowest whose retention is over, below everything that any group has not settled.
-fn sweepable(tx: &Transaction<'_>, queue: i64, statements: &QueueStatements) -> rusqlite::Result<Vec<i64>> {
-    let retain_ms: i64 = tx.prepare_cached(sql::RETENTION)?.query_row([queue], |row| row.get(0))?;
-    let mut below = None;
-    let mut groups = tx.prepare_cached(sql::GROUPS)?;
-    let mut groups = groups.query([queue])?;
-    while let Some(row) = groups.next()? {
-        let (group, cursor): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let pending: Option<i64> = tx.prepare_cached(sql::FIRST_PENDING)?.query_row([group], |row| row.get(0))?;
-        let range: Option<i64> = tx.prepare_cached(sql::FIRST_RANGE)?.query_row([group], |row| row.get(0))?;
-        let lowest = [Some(cursor + 1), pending, range, below].into_iter().flatten().min();
-        below = lowest;
-    }
-    let Some(below) = below else { return Ok(Vec::new()) };
-    let latest = wall_ms() - retain_ms;
-    let mut statement = tx.prepare_cached(&statements.oldest_below)?;
-    let mut rows = statement.query([below])?;
-    let mut due = Vec::new();
-    while let Some(row) = rows.next()? {
-        if row.get::<_, i64>(1)? > latest || due.len() == SWEPT {
-            break;
-        }
-        due.push(row.get(0)?);
-    }
-    Ok(due)
-}
-
-/// Takes what is wanted: first what came back and what is due, then what was never claimed.
-fn claim(
-    tx: &Transaction<'_>,
-    duty: &Duty,
-    statements: &QueueStatements,
-    owner: i64,
-    epoch: u32,
-    wanted: Wanted,
-    keys: &mut HashMap<i64, u64>,
-) -> rusqlite::Result<Claimed> {
-    let blocked = if duty.by_key { keys_of_others(tx, duty, statements, owner, keys)? } else { HashSet::new() };
-    let max_message = i64::try_from(duty.max_message).unwrap_or(i64::MAX);
-    let now = wall_ms();
-    let mut taking = Taking::new(duty, epoch, wanted, blocked);
-    let mut rows_taken = Vec::new();
-    {
-        let mut statement = tx.prepare_cached(&statements.due)?;
-        let mut rows = statement.query(params![duty.group, max_message, now])?;
-        while let Some(row) = rows.next()? {
-            let stored = Stored::read(row)?;
-            match taking.offer(&stored) {
-                Offer::Taken => {
-                    let counts = Counts { attempts: stored.attempts, unclean: stored.unclean, has_row: true };
-                    rows_taken.push((stored.id, counts));
-                }
-                Offer::Blocked => {}
-                Offer::Full => break,
-            }
-        }
-    }
-    let mut take = tx.prepare_cached(sql::TAKE_PENDING)?;
-    for (id, _) in &rows_taken {
-        take.execute([duty.group, *id, owner])?;
-    }
-    let mut ids = Vec::new();
-    let mut stepped_over = Vec::new();
-    if !taking.full {
-        let cursor: i64 = tx.prepare_cached(sql::CURSOR)?.query_row([duty.group], |row| row.get(0))?;
-        let mut reached = cursor;
-        {
-            let mut statement = tx.prepare_cached(&statements.fresh)?;
-            let mut rows = statement.query([cursor, max_message])?;
-            while let Some(row) = rows.next()? {
-                let stored = Stored::read(row)?;
-                match taking.offer(&stored) {
-                    Offer::Taken => ids.push(stored.id),
-                    Offer::Blocked => stepped_over.push(stored.id),
-                    Offer::Full => break,
-                }
-                reached = stored.id;
-            }
-        }
-        if reached > cursor {
-            tx.prepare_cached(sql::SET_CURSOR)?.execute([duty.group, reached])?;
-        }
-    }
-    let ranges = ranges_of(&ids);
-    let mut add = tx.prepare_cached(sql::ADD_RANGE)?;
-    for range in &ranges {
-        add.execute(params![duty.group, range.first, range.last, owner, range.done])?;
-    }
-    let mut put = tx.prepare_cached(&statements.put_pending)?;
-    for id in stepped_over {
-        put.execute(params![duty.group, id, None::<i64>, 0, 0, 0])?;
-    }
-    let next_due_ms = tx.prepare_cached(sql::NEXT_DUE)?.query_row([duty.group, now], |row| row.get(0)).optional()?;
-    let filled = taking.filled;
-    Ok(Claimed { slabs: taking.finish(), ranges, rows: rows_taken, filled, next_due_ms })
-}
-
-enum Offer {
-    Taken,
-    /// Another owner holds its key.
-    Blocked,
-    /// It was not looked at; no more this time.
-    Full,
-}
-
-/// A claim in the making.
-struct Taking<'a> {
-    duty: &'a Duty,
-    epoch: u32,
-    wanted: Wanted,
-    blocked: HashSet<u64>,
-    steps: usize,
-    bytes: u64,
-    messages: u32,
-    full: bool,
-    /// Full because of what was wanted, not because of what is blocked.
-    filled: bool,
-    builder: SlabBuilder,
-    slabs: Vec<Slab>,
-}
-
-impl<'a> Taking<'a> {
-    fn new(duty: &'a Duty, epoch: u32, wanted: Wanted, blocked: HashSet<u64>) -> Self {
-        let wanted = Wanted { messages: wanted.messages.min(CLAIM_MESSAGES), ..wanted };
-        Self {
-            duty,
-            epoch,
-            wanted,
-            blocked,
-            steps: 0,
-            bytes: 0,
-            messages: 0,
-            full: false,
-            filled: false,
-            builder: SlabBuilder::new(),
-            slabs: Vec::new(),
-        }
-    }
-
-    fn offer(&mut self, stored: &Stored<'_>) -> Offer {
-        let size = stored.size();
-        let fits = self.messages < self.wanted.messages
-            && (self.bytes + size <= self.wanted.bytes || (self.wanted.at_least_one && self.messages == 0));
-        if !fits {
-            (self.full, self.filled) = (true, true);
-            return Offer::Full;
-        }
-        if !self.blocked.is_empty() && self.blocked.contains(&stored.key_hash(&self.duty.key)) {
-            if self.steps == STEPPED_OVER {
-                self.full = true;
-                return Offer::Full;
-            }
-            self.steps += 1;
-            return Offer::Blocked;
-        }
-        let head = stored.push(&self.duty.key, &mut self.builder);
-        head.at.epoch = self.epoch;
-        self.messages += 1;
-        self.bytes += size;
-        if self.builder.len() >= SLAB.0 || self.builder.bytes() >= SLAB.1 {
-            self.cut();
-        }
-        Offer::Taken
-    }
-
-    fn cut(&mut self) {
-        let builder = std::mem::take(&mut self.builder);
-        if !builder.is_empty() {
-            self.slabs.push(builder.finish(self.duty.queue_name.clone()));
-        }
-    }
-
-    fn finish(mut self) -> Vec<Slab> {
-        self.cut();
-        self.slabs
-    }
-}
-
-/// Hashes of the keys of which another owner holds a message. Two keys of one hash wait for each other, nothing worse.
-fn keys_of_others(
-    tx: &Transaction<'_>,
-    duty: &Duty,
-    statements: &QueueStatements,
-    owner: i64,
-    known: &mut HashMap<i64, u64>,
-) -> rusqlite::Result<HashSet<u64>> {
-    let mut ids = BTreeSet::new();
-    let mut statement = tx.prepare_cached(sql::RANGES_OF_OTHERS)?;
-    let mut rows = statement.query([duty.group, owner])?;
-    while let Some(row) = rows.next()? {
-        ids.extend(Range::read(row.get(0)?, row.get(1)?, bytes(row, 2)?.unwrap_or_default()).open());
-    }
-    let mut statement = tx.prepare_cached(sql::PENDING_OF_OTHERS)?;
-    let mut rows = statement.query([duty.group, owner])?;
-    while let Some(row) = rows.next()? {
-        ids.insert(row.get(0)?);
-    }
-    known.retain(|id, _| ids.contains(id));
-    let in_payload = matches!(duty.key, KeyFrom::Pointer(_));
-    for id in ids {
-        if known.contains_key(&id) {
-            continue;
-        }
-        let statement = if in_payload { &statements.key_and_payload } else { &statements.key };
-        let hash = tx
-            .prepare_cached(statement)?
-            .query_row([id], |row| {
-                let headers = HeadersRef::from_encoded(bytes(row, 1)?.unwrap_or_default());
-                let payload = if in_payload { bytes(row, 2)? } else { None };
-                let key = duty.key.find(bytes(row, 0)?, None, headers, payload);
-                Ok(key.map_or(0, |key| crate::message::key_hash(&key)))
-            })
-            .optional()?;
-        known.insert(id, hash.unwrap_or(0));
-    }
-    Ok(known.values().copied().filter(|hash| *hash != 0).collect())
 }

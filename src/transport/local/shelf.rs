@@ -4,7 +4,8 @@ use super::held::Range;
 use super::neighbours::Neighbourhoods;
 use super::owner::{self, Life, wall_ms};
 use super::rows::Stored;
-use super::session::{other_owners, ranges_between};
+use super::session::other_owners;
+use super::settle::ranges_between;
 use super::statements::{self as sql, QueueStatements};
 use super::store::{Access, Store, find_group, find_queue};
 use super::{Place, dead_queue};
@@ -33,7 +34,7 @@ pub(super) async fn beside<T: Send + 'static>(
 
 /// Counts what is in a queue for a group. A group that does not exist yet would see all of it.
 pub(super) fn inspect(place: &Place, group: &str, all: &Neighbourhoods) -> Result<Inspection, Error> {
-    let mut store = Store::open(&place.path, Access::Read, all, PATIENCE)?;
+    let store = Store::open(&place.path, Access::Read, all, PATIENCE)?;
     let path = store.path().to_owned();
     let others = store.read(|tx| other_owners(tx, -1))?;
     // What an ended owner holds is free for the next who looks.
@@ -137,7 +138,7 @@ struct Inner {
 impl LocalShelf {
     /// Opens a queue to look into. An absent store or queue is an error: nothing is made.
     pub(super) fn open(place: &Place, all: &Neighbourhoods) -> Result<Self, Error> {
-        let mut store = Store::open(&place.path, Access::Write, all, PATIENCE)?;
+        let store = Store::open(&place.path, Access::Write, all, PATIENCE)?;
         let found = store.read(|tx| {
             let Some(queue) = find_queue(tx, &place.queue)? else { return Ok(None) };
             let group = match &place.group {

@@ -57,6 +57,8 @@ struct State {
     events: VecDeque<SinkEvent>,
     /// The sink was dropped, or closed: the thread ends.
     gone: bool,
+    /// The thread has left the store.
+    ended: bool,
 }
 
 struct Send {
@@ -121,16 +123,19 @@ impl LocalSink {
             return Some(event);
         }
         let now = Instant::now();
-        if let Some((until, by)) = self.flushes.front().copied() {
-            if self.confirmed >= until || now >= by {
-                self.flushes.pop_front();
-                return Some(SinkEvent::Flushed { unconfirmed: until.saturating_sub(self.confirmed) });
-            }
+        if let Some((until, by)) = self.flushes.front().copied()
+            && (self.confirmed >= until || now >= by)
+        {
+            self.flushes.pop_front();
+            return Some(SinkEvent::Flushed { unconfirmed: until.saturating_sub(self.confirmed) });
         }
         if let Some(by) = self.close_by {
             if self.confirmed == self.sent || now >= by {
-                self.over = true;
                 self.tray.leave();
+            }
+            // Closed means that the file is closed, too.
+            if now >= by || lock(&self.tray.state).ended {
+                self.over = true;
                 return Some(SinkEvent::Closed { unconfirmed: self.sent - self.confirmed });
             }
         }
@@ -258,8 +263,8 @@ impl Drop for LastWord {
 impl Press {
     fn open(place: &Place, spec: &SinkSpec, all: &Neighbourhoods) -> Result<Self, Error> {
         let access = if place.declare { Access::Declare } else { Access::Write };
-        let mut store = Store::open(&place.path, access, all, spec.patience)?;
-        let found = declare(&mut store, &place.queue, place.group.as_deref(), place.retain, place.declare)?;
+        let store = Store::open(&place.path, access, all, spec.patience)?;
+        let found = declare(&store, &place.queue, place.group.as_deref(), place.retain, place.declare)?;
         Ok(Self {
             store,
             queue: found.queue,
@@ -273,9 +278,13 @@ impl Press {
         let _last_word = LastWord(self.tray.clone(), self.worker.clone());
         while let Some(sends) = self.tray.wait() {
             if !self.store_all(&sends) {
-                return;
+                break;
             }
         }
+        let Self { store, tray, .. } = self;
+        drop(store);
+        lock(&tray.state).ended = true;
+        tray.news.notify_one();
     }
 
     /// Writes some sends and confirms them; tries until it succeeds, the sink is gone, or it never can.
@@ -290,7 +299,7 @@ impl Press {
                         let range = 0..send.slab.len() as u32;
                         self.tray.say(SinkEvent::Confirmed { batch: send.batch, range, failed });
                     }
-                    self.store.neighbours().ring(queue);
+                    self.store.neighbours().ring(queue, None);
                     return true;
                 }
                 Err(error) if error.is_retryable() => {

@@ -1,8 +1,9 @@
 //! A source: a task that asks, and a thread that works.
 
+use super::claim::{CLAIM_MESSAGES, Wanted};
 use super::desk::{Desk, Errand, Found};
 use super::neighbours::{Neighbourhoods, Ring};
-use super::session::{CLAIM_MESSAGES, Duty, Session, Wanted};
+use super::session::{Duty, Session};
 use super::store::{Access, Store, declare, tidy};
 use super::{Place, owner};
 use crate::error::{Error, ErrorKind};
@@ -14,8 +15,11 @@ use std::time::{Duration, Instant};
 /// Settlements wait so long for more, unless there are [`ENOUGH`].
 const LINGER: Duration = Duration::from_millis(4);
 
-/// So many settlements are written at once.
+/// So many settlements are written without that wait.
 const ENOUGH: usize = 128;
+
+/// Even those wait so long for the demand that mostly follows them: one commit then does both.
+const BREATH: Duration = Duration::from_micros(300);
 
 /// How often a waiting source looks whether another process has published: from the first, while there is much to
 /// do, to the second.
@@ -69,10 +73,10 @@ impl Source for LocalSource {
             Ask::Settle(all) => self.desk.run(Errand::Settle(all)),
             Ask::Return(all) => self.desk.run(Errand::GiveBack(all)),
             Ask::Mark(at) => self.desk.run(Errand::Mark(at)),
-            Ask::Flush => self.desk.run(Errand::Flush),
+            Ask::Flush { .. } => self.desk.run(Errand::Flush),
             Ask::StopIntake => self.desk.stop_intake(),
-            Ask::Pause => self.desk.pause(),
-            Ask::Resume => self.desk.resume(),
+            Ask::Pause(_) => self.desk.pause(),
+            Ask::Resume(_) => self.desk.resume(),
             // No ownership is taken away with notice here.
             Ask::Released(_) => {}
             Ask::Measure => self.desk.run(Errand::Measure),
@@ -117,6 +121,8 @@ struct Clerk {
     usual: u32,
     /// Nothing was found at the last look, and nothing has happened since.
     dry: bool,
+    /// A neighbour says that something has.
+    rung: bool,
     seen_version: i64,
     next_due_ms: Option<i64>,
     poll: Duration,
@@ -157,10 +163,10 @@ impl Drop for LastWord {
 impl Clerk {
     fn open(place: &Place, spec: &SourceSpec, all: &Neighbourhoods) -> Result<Self, Error> {
         let access = if place.declare { Access::Declare } else { Access::Write };
-        let mut store = Store::open(&place.path, access, all, spec.patience)?;
+        let store = Store::open(&place.path, access, all, spec.patience)?;
         let group = place.group.as_deref().unwrap_or(&spec.default_group);
-        let found = declare(&mut store, &place.queue, Some(group), place.retain, place.declare)?;
-        tidy(&mut store)?;
+        let found = declare(&store, &place.queue, Some(group), place.retain, place.declare)?;
+        tidy(&store)?;
         let duty = Duty {
             queue_name: place.queue.as_str().into(),
             queue: found.queue,
@@ -184,6 +190,7 @@ impl Clerk {
             worker: spec.worker.clone(),
             usual: 1,
             dry: false,
+            rung: false,
             seen_version: 0,
             next_due_ms: None,
             poll: POLL.0,
@@ -231,7 +238,7 @@ impl Clerk {
             at = now;
         }
         if let Some(since) = self.waiting_since {
-            at = at.min(since + LINGER);
+            at = at.min(since + if self.session.unwritten() >= ENOUGH { BREATH } else { LINGER });
         }
         if wanted > 0 {
             at = at.min(if self.dry { self.poll_at } else { now + LINGER });
@@ -253,9 +260,7 @@ impl Clerk {
         if self.trouble.as_ref().is_some_and(|trouble| now < trouble.again_at) {
             return Ok(());
         }
-        if found.rung {
-            self.dry = false;
-        }
+        self.rung |= found.rung;
         let messages = if self.closing.is_some() { 0 } else { found.messages };
         self.usual = self.usual.max(messages);
         if messages > 0 {
@@ -265,16 +270,12 @@ impl Clerk {
         if wants || self.session.has_changes() {
             self.waiting_since.get_or_insert(now);
         }
-        let lingered = self.waiting_since.is_some_and(|since| now >= since + LINGER);
+        let waited = self.waiting_since.map_or(Duration::ZERO, |since| now - since);
+        let lingered = waited >= LINGER || (self.session.unwritten() >= ENOUGH && waited >= BREATH);
         // A claim of a few messages costs as much as one of many; the first of an idle source does not wait.
         let worth_it =
             wants && (messages.min(CLAIM_MESSAGES) >= self.usual.min(CLAIM_MESSAGES) / 4 || found.nothing_out);
-        let due = self.urgent
-            || lingered
-            || worth_it
-            || self.session.unwritten() >= ENOUGH
-            || self.session.renewal_is_due()
-            || self.trouble.is_some();
+        let due = self.urgent || lingered || worth_it || self.session.renewal_is_due() || self.trouble.is_some();
         if due {
             let wanted = wants.then_some(Wanted { messages, bytes: found.bytes, at_least_one: found.nothing_out });
             self.commit(wanted)?;
@@ -320,19 +321,26 @@ impl Clerk {
             self.owners_at = now + LOOK_AT_OWNERS;
             if self.session.free_ended_owners()? > 0 {
                 self.dry = false;
-                self.session.store.neighbours().ring(self.session.duty.queue);
+                self.ring(None);
             }
         }
         if now >= self.sweep_at {
             self.sweep_at = now + SWEEP;
             self.session.sweep()?;
         }
-        if !self.dry || now < self.poll_at {
+        let rung = std::mem::take(&mut self.rung);
+        if !self.dry || (now < self.poll_at && !rung) {
             return Ok(());
         }
         let version = self.session.store.data_version()?;
         let is_due = self.next_due_ms.is_some_and(|due| due <= owner::wall_ms());
-        if (version != self.seen_version || is_due) && self.session.has_work()? {
+        let mut found = false;
+        if rung || version != self.seen_version || is_due {
+            let look = self.session.look()?;
+            found = look.any;
+            self.next_due_ms = look.next_due_ms;
+        }
+        if found {
             self.dry = false;
         } else {
             self.poll = (self.poll * 2).min(POLL.1);
@@ -352,7 +360,7 @@ impl Clerk {
         self.waiting_since = None;
         self.trouble = None;
         if report.proven != Tally::default() || report.stale != Tally::default() {
-            self.desk.say(Event::Settled { proven: report.proven, stale: report.stale });
+            self.desk.say(Event::Settled { proven: report.proven, stale: report.stale, unknown: Tally::default() });
         }
         if let Some(epoch) = report.lost {
             self.desk.lose(epoch);
@@ -377,9 +385,17 @@ impl Clerk {
         }
         if report.freed {
             // Also for this source itself: what it gave back may be what it wants next.
-            self.session.store.neighbours().ring(self.session.duty.queue);
+            self.ring(None);
+        } else if report.let_go {
+            let own: Arc<dyn Ring> = self.desk.clone();
+            self.ring(Some(&own));
         }
         Ok(())
+    }
+
+    /// Wakes the neighbours. Other processes see it in the version of the data.
+    fn ring(&self, but: Option<&Arc<dyn Ring>>) {
+        self.session.store.neighbours().ring(self.session.duty.queue, but);
     }
 
     /// Something that is tried again: said once, and once a minute while it lasts.
@@ -407,7 +423,9 @@ impl Clerk {
         if let Err(error) = session.end() {
             tracing::debug!(event = "owner_left_behind", %error, late = Instant::now() > by);
         }
-        neighbours.ring(queue);
+        neighbours.ring(queue, None);
+        // Closed means that the file is closed, too, if nobody else here has it open.
+        drop(neighbours);
         desk.say(Event::Closed { returned, unknown: desk.unknown() });
     }
 }

@@ -20,14 +20,21 @@ const BUSY_NAPS: (Duration, Duration) = (Duration::from_micros(100), Duration::f
 /// A store up to this size is checked page by page when it is opened (about 10 ms); a larger one when it is read.
 const CHECKED_BYTES: u64 = 16 << 20;
 
+/// Statements that a connection keeps prepared: about a dozen for each queue that is used.
+const CACHED_STATEMENTS: usize = 256;
+
 const LOCKED: &str = "is locked by another program";
 
-/// An open store.
+/// A store, as one source, sink or shelf has it open.
 pub(super) struct Store {
-    connection: Connection,
     path: PathBuf,
     file: FileId,
     neighbours: Arc<Neighbours>,
+}
+
+/// The connection of a process to a store.
+pub(super) struct Writer {
+    connection: Connection,
     /// Whether commits wait for the disk now.
     waits_for_disk: bool,
 }
@@ -65,89 +72,26 @@ impl Store {
             ));
         }
         let file = (meta.dev(), meta.ino());
-        let flags = match access {
-            Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
-            Access::Declare | Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
-        } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags).map_err(|why| explain(&path, why))?;
-        let mut store = Self { connection, path, file, neighbours: all.of(file), waits_for_disk: true };
-        let patience = patience.min(BUSY_PATIENCE);
-        let until = Instant::now() + patience;
-        store.busy_patience(patience)?;
-        // A lock that is held while another process recovers or migrates is worth a second look.
-        loop {
-            match store.prepare(meta.len(), access) {
-                Err(error) if error.kind() == ErrorKind::Io && Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(error) => return Err(at_start(error)),
-                Ok(()) => break,
-            }
+        // Who only looks has a connection of its own, which cannot write.
+        let neighbours = if access == Access::Read { Arc::default() } else { all.of(file) };
+        let store = Self { path, file, neighbours };
+        let mut turn = store.neighbours.turn();
+        if turn.writer.is_none() {
+            *turn.writer = Some(connect(&store.path, access, meta.len(), patience.min(BUSY_PATIENCE))?);
         }
-        store.busy_patience(BUSY_PATIENCE)?;
+        drop(turn);
         Ok(store)
-    }
-
-    fn busy_patience(&mut self, patience: Duration) -> Result<(), Error> {
-        // The count of naps stands for their time: the handler has no state of its own.
-        let handler: fn(i32) -> bool = if patience < BUSY_PATIENCE { nap_briefly } else { nap };
-        self.connection.busy_handler(Some(handler)).map_err(|why| explain(&self.path, why))
-    }
-
-    /// Checks that it is a store, migrates it, and sets the connection up.
-    fn prepare(&mut self, bytes: u64, access: Access) -> Result<(), Error> {
-        let path = self.path.clone();
-        let told = |why| explain(&path, why);
-        let shown = path.display();
-        let application: i32 = pragma(&self.connection, "application_id").map_err(told)?;
-        let version: i32 = pragma(&self.connection, "user_version").map_err(told)?;
-        if application != sql::APPLICATION_ID {
-            return Err(Error::configuration(format!("'{shown}' is a database of another program, not a store")));
-        }
-        if version > sql::VERSION {
-            return Err(Error::configuration(format!(
-                "store '{shown}' has schema {version}, newer than schema {} of this build",
-                sql::VERSION
-            )));
-        }
-        if bytes <= CHECKED_BYTES {
-            let verdict: String = pragma(&self.connection, "quick_check(1)").map_err(told)?;
-            if verdict != "ok" {
-                return Err(damaged(&path).caused_by(verdict));
-            }
-        }
-        if access == Access::Read {
-            if version != sql::VERSION {
-                return Err(Error::configuration(format!(
-                    "store '{shown}' has the older schema {version}; it is migrated when a source or sink opens it"
-                )));
-            }
-            return Ok(());
-        }
-        let mode: String =
-            self.connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(told)?;
-        if mode != "wal" {
-            return Err(Error::configuration(format!("store '{shown}' cannot keep a write-ahead log here")));
-        }
-        self.connection.execute_batch(sql::CONNECTION).map_err(told)?;
-        self.connection.set_prepared_statement_cache_capacity(64);
-        if version < sql::VERSION {
-            self.write(true, |tx| migrate(tx, sql::VERSION))?;
-            tracing::info!(event = "store_migrated", store = %shown, from = version, to = sql::VERSION);
-        }
-        Ok(())
     }
 
     /// One transaction, in its turn. With `durable` its commit has reached the disk when this returns.
     ///
     /// An error changed nothing. It is retryable unless the store is damaged, gone, or not to be written.
     pub(super) fn write<T>(
-        &mut self,
+        &self,
         durable: bool,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
-        let neighbours = self.neighbours.clone();
-        let _turn = neighbours.turn();
+        let mut turn = self.neighbours.turn();
         // A file that was moved away would take confirms for messages that nobody will ever read.
         if !self.is_there() {
             return Err(Error::new(
@@ -155,35 +99,30 @@ impl Store {
                 format!("store '{}' was removed or replaced while it was open", self.path.display()),
             ));
         }
-        if durable != self.waits_for_disk {
-            let level = if durable { sql::FULL } else { sql::NORMAL };
-            self.connection.execute_batch(level).map_err(|why| explain(&self.path, why))?;
-            self.waits_for_disk = durable;
-        }
-        let done = (|| {
-            let tx = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
-            let done = work(&tx)?;
-            tx.commit()?;
-            Ok(done)
-        })();
-        done.map_err(|why| explain(&self.path, why))
+        let writer = turn.writer.as_mut().expect("it was opened with the store");
+        writer.write(durable, work).map_err(|why| explain(&self.path, why))
     }
 
-    /// One consistent look.
-    pub(super) fn read<T>(&mut self, look: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, Error> {
+    /// One consistent look, in its turn.
+    pub(super) fn read<T>(&self, look: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let mut turn = self.neighbours.turn();
+        let writer = turn.writer.as_mut().expect("it was opened with the store");
         let seen = (|| {
-            let tx = Transaction::new(&mut self.connection, TransactionBehavior::Deferred)?;
+            let tx = Transaction::new(&mut writer.connection, TransactionBehavior::Deferred)?;
             look(&tx)
         })();
         seen.map_err(|why| explain(&self.path, why))
     }
 
-    /// A number that changes when another connection, here or elsewhere, has committed.
+    /// A number that changes when another process has committed.
     pub(super) fn data_version(&self) -> Result<i64, Error> {
-        self.connection
+        let turn = self.neighbours.turn();
+        let writer = turn.writer.as_ref().expect("it was opened with the store");
+        let version = writer
+            .connection
             .prepare_cached(sql::DATA_VERSION)
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .map_err(|why| explain(&self.path, why))
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)));
+        version.map_err(|why| explain(&self.path, why))
     }
 
     fn is_there(&self) -> bool {
@@ -202,8 +141,93 @@ impl Store {
     #[cfg(test)]
     pub(super) fn bound_pages(&self, pages: i64) {
         let most = if pages == 0 { 1_073_741_823 } else { pages };
-        let _: i64 =
-            self.connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |row| row.get(0)).unwrap();
+        let turn = self.neighbours.turn();
+        let connection = &turn.writer.as_ref().unwrap().connection;
+        let _: i64 = connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |row| row.get(0)).unwrap();
+    }
+}
+
+/// Opens a connection, checks that there is a store, migrates it, and sets the connection up.
+fn connect(path: &Path, access: Access, bytes: u64, patience: Duration) -> Result<Writer, Error> {
+    let told = |why| explain(path, why);
+    let flags = match access {
+        Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Access::Declare | Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(told)?;
+    connection.busy_handler(Some(nap_briefly as fn(i32) -> bool)).map_err(told)?;
+    let mut writer = Writer { connection, waits_for_disk: true };
+    let until = Instant::now() + patience;
+    // A lock that is held while another process recovers or migrates is worth a second look.
+    loop {
+        match writer.prepare(path, bytes, access) {
+            Err(error) if error.is_retryable() && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(at_start(error)),
+            Ok(()) => break,
+        }
+    }
+    writer.connection.busy_handler(Some(nap as fn(i32) -> bool)).map_err(told)?;
+    Ok(writer)
+}
+
+impl Writer {
+    fn prepare(&mut self, path: &Path, bytes: u64, access: Access) -> Result<(), Error> {
+        let told = |why| explain(path, why);
+        let shown = path.display();
+        let application: i32 = pragma(&self.connection, "application_id").map_err(told)?;
+        let version: i32 = pragma(&self.connection, "user_version").map_err(told)?;
+        if application != sql::APPLICATION_ID {
+            return Err(Error::configuration(format!("'{shown}' is a database of another program, not a store")));
+        }
+        if version > sql::VERSION {
+            return Err(Error::configuration(format!(
+                "store '{shown}' has schema {version}, newer than schema {} of this build",
+                sql::VERSION
+            )));
+        }
+        if bytes <= CHECKED_BYTES {
+            let verdict: String = pragma(&self.connection, "quick_check(1)").map_err(told)?;
+            if verdict != "ok" {
+                return Err(damaged(path).caused_by(verdict));
+            }
+        }
+        if access == Access::Read {
+            if version != sql::VERSION {
+                return Err(Error::configuration(format!(
+                    "store '{shown}' has the older schema {version}; it is migrated when a source or sink opens it"
+                )));
+            }
+            return Ok(());
+        }
+        let mode: String =
+            self.connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(told)?;
+        if mode != "wal" {
+            return Err(Error::configuration(format!("store '{shown}' cannot keep a write-ahead log here")));
+        }
+        self.connection.execute_batch(sql::CONNECTION).map_err(told)?;
+        self.connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        if version < sql::VERSION {
+            self.write(true, |tx| migrate(tx, sql::VERSION)).map_err(told)?;
+            tracing::info!(event = "store_migrated", store = %shown, from = version, to = sql::VERSION);
+        }
+        Ok(())
+    }
+
+    fn write<T>(
+        &mut self,
+        durable: bool,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        if durable != self.waits_for_disk {
+            self.connection.execute_batch(if durable { sql::FULL } else { sql::NORMAL })?;
+            self.waits_for_disk = durable;
+        }
+        let tx = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
+        let done = work(&tx)?;
+        tx.commit()?;
+        Ok(done)
     }
 }
 
@@ -335,7 +359,7 @@ pub(super) struct Declared {
 
 /// Finds queue and group, makes what is absent if `declare`, and takes over a retention that is given.
 pub(super) fn declare(
-    store: &mut Store,
+    store: &Store,
     queue: &str,
     group: Option<&str>,
     retain: Option<Duration>,
@@ -426,7 +450,7 @@ fn explain(path: &Path, why: rusqlite::Error) -> Error {
 }
 
 /// Removes what owners left behind that ended before they registered.
-pub(super) fn tidy(store: &mut Store) -> Result<(), Error> {
+pub(super) fn tidy(store: &Store) -> Result<(), Error> {
     let names = store.read(|tx| {
         let mut statement = tx.prepare_cached(sql::OTHER_OWNERS)?;
         statement.query_map([-1], |row| row.get::<_, String>(1))?.collect::<rusqlite::Result<Vec<_>>>()

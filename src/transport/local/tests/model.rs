@@ -1,8 +1,9 @@
 //! The store against a simple model, over random histories.
 
+use super::super::claim::Wanted;
 use super::super::owner::wall_ms;
 use super::super::publish::publish as insert;
-use super::super::session::{Duty, Session, Wanted};
+use super::super::session::{Duty, Session};
 use super::super::statements::QueueStatements;
 use super::super::store::{Access, Store, declare};
 use super::*;
@@ -139,7 +140,6 @@ impl Model {
 struct Under {
     _folder: tempfile::TempDir,
     path: PathBuf,
-    all: Neighbourhoods,
     queue: i64,
     groups: [i64; 2],
     sessions: Vec<Session>,
@@ -150,11 +150,11 @@ impl Under {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.db");
-        let all = Neighbourhoods::default();
-        let mut store = Store::open(&path, Access::Declare, &all, PATIENCE).unwrap();
-        let groups = GROUPS.map(|group| declare(&mut store, "q", Some(group), None, true).unwrap().group.unwrap());
-        let queue = declare(&mut store, "q", None, None, true).unwrap().queue;
-        let mut new = Self { _folder: folder, path, all, queue, groups, sessions: Vec::new(), store };
+
+        let store = Store::open(&path, Access::Declare, &Neighbourhoods::default(), PATIENCE).unwrap();
+        let groups = GROUPS.map(|group| declare(&store, "q", Some(group), None, true).unwrap().group.unwrap());
+        let queue = declare(&store, "q", None, None, true).unwrap().queue;
+        let mut new = Self { _folder: folder, path, queue, groups, sessions: Vec::new(), store };
         for who in 0..4 {
             let session = new.begin(who);
             new.sessions.push(session);
@@ -163,7 +163,8 @@ impl Under {
     }
 
     fn begin(&self, who: usize) -> Session {
-        let store = Store::open(&self.path, Access::Write, &self.all, PATIENCE).unwrap();
+        // A connection of its own, as another process has.
+        let store = Store::open(&self.path, Access::Write, &Neighbourhoods::default(), PATIENCE).unwrap();
         let duty = Duty {
             queue_name: "q".into(),
             queue: self.queue,
@@ -188,13 +189,6 @@ impl Under {
                     .collect()
             })
             .unwrap()
-    }
-
-    fn remove_owner_row_of(&mut self, who: usize) {
-        // What another process does to an owner whose time is over, seen from here.
-        let path = self.path.clone();
-        let mut store = Store::open(&path, Access::Write, &self.all, PATIENCE).unwrap();
-        self.sessions[who].expire_for_test(&mut store);
     }
 }
 
@@ -290,7 +284,8 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Expire { who } => {
                 let told = untold[who].len();
                 untold[who].clear();
-                under.remove_owner_row_of(who);
+                // What another process does to an owner whose time is over.
+                under.sessions[who].expire_for_test(&under.store);
                 model.free(who, 1);
                 let wanted = Wanted { messages: 0, bytes: 0, at_least_one: false };
                 let report = under.sessions[who].commit(Some(wanted)).unwrap();
@@ -312,13 +307,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
         let stored = under.stored();
         prop_assert_eq!(stored, model.messages.keys().copied().collect::<Vec<_>>(), "what is stored");
-        for who in 0..4 {
+        for (who, untold) in untold.iter().enumerate() {
             let held = under.sessions[who].held_ids();
-            let gone: BTreeSet<u64> = untold[who]
-                .iter()
-                .filter(|(_, seen)| !matches!(seen.place, Place::Held(_)))
-                .map(|(id, _)| *id)
-                .collect();
+            let gone: BTreeSet<u64> =
+                untold.iter().filter(|(_, seen)| !matches!(seen.place, Place::Held(_))).map(|(id, _)| *id).collect();
             let wanted: Vec<i64> = model.groups[who % 2]
                 .iter()
                 .filter(|(id, seen)| seen.place == Place::Held(who) && !gone.contains(id))
@@ -328,10 +320,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
     }
     // At the end everything that is neither settled nor delayed can still be had.
-    for who in 0..4 {
+    for (who, untold) in untold.iter_mut().enumerate() {
         under.sessions[who].give_back_all();
         under.sessions[who].commit(None).unwrap();
-        for (id, seen) in untold[who].drain(..) {
+        for (id, seen) in untold.drain(..) {
             model.groups[who % 2].insert(id, seen);
         }
         model.free(who, 0);

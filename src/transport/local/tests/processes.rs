@@ -100,7 +100,7 @@ async fn play(url: Url) {
                         slab.iter().map(|one| String::from_utf8_lossy(one.payload().unwrap()).into_owned()).collect();
                     println!("@ batch {}", payloads.join(" "));
                 }
-                Event::Settled { proven, stale } => println!("@ settled {} stale {}", proven.acked, stale.acked),
+                Event::Settled { proven, stale, .. } => println!("@ settled {} stale {}", proven.acked, stale.acked),
                 Event::Lost(ownership) => println!("@ lost {}", ownership.epoch),
                 Event::Closed { returned, .. } => {
                     println!("@ closed {returned}");
@@ -157,7 +157,7 @@ async fn a_killed_owner_frees_its_claims_at_once() {
 async fn a_stopped_owner_expires_and_what_it_settles_late_is_stale() {
     let (_folder, path) = store();
     let local = Local::default();
-    let url = url(&path, "queue=q&claim=300ms");
+    let url = url(&path, "queue=q&claim=2s");
     publish(&local, &url, numbered(0..3)).await;
     let mut puppet = Puppet::start(&url);
     puppet.tell("3");
@@ -168,8 +168,10 @@ async fn a_stopped_owner_expires_and_what_it_settles_late_is_stale() {
     assert_eq!(texts(&got), ["0", "1", "2"]);
     puppet.tell("settle");
     puppet.signal(rustix::process::Signal::CONT);
-    assert_eq!(puppet.hear_of("settled"), "0 stale 3");
-    assert_eq!(puppet.hear_of("lost"), "1");
+    // It may notice by its renewal, before it hears that it shall settle.
+    let mut said = [puppet.hear(), puppet.hear()];
+    said.sort();
+    assert_eq!(said, ["lost 1", "settled 0 stale 3"]);
     reader.settle(ats(&got), Verdict::Acked);
     assert_eq!(reader.flush().await, (acked(3), Tally::default()));
     publish(&local, &url, numbered(3..4)).await;
@@ -183,7 +185,7 @@ async fn a_stopped_owner_expires_and_what_it_settles_late_is_stale() {
 async fn a_live_owner_keeps_its_claims_beyond_their_time_by_renewing_them() {
     let (_folder, path) = store();
     let local = Local::default();
-    let url = url(&path, "queue=q&claim=200ms");
+    let url = url(&path, "queue=q&claim=1s");
     publish(&local, &url, numbered(0..2)).await;
     let mut puppet = Puppet::start(&url);
     puppet.tell("1");
@@ -191,7 +193,7 @@ async fn a_live_owner_keeps_its_claims_beyond_their_time_by_renewing_them() {
     let mut reader = Reader::open(&local, &url, &spec()).await;
     assert_eq!(texts(&reader.take(1).await), ["1"]);
     reader.source.tell(Ask::Demand { messages: 1, bytes: 1 << 20 });
-    let stolen = tokio::time::timeout(Duration::from_millis(700), reader.source.next()).await;
+    let stolen = tokio::time::timeout(Duration::from_millis(2_500), reader.source.next()).await;
     assert!(stolen.is_err(), "{stolen:?}");
     puppet.tell("settle");
     assert_eq!(puppet.hear_of("settled"), "1 stale 0");
@@ -237,7 +239,7 @@ async fn another_process_sees_a_new_message_soon() {
 async fn with_one_of_three_killed_and_one_stopped_every_message_is_handled_in_order_by_key() {
     let (_folder, path) = store();
     let local = Local::default();
-    let url = url(&path, "queue=q&claim=500ms");
+    let url = url(&path, "queue=q&claim=2s");
     let all = (0..300).map(|number| Message::new(number.to_string()).with_key(format!("k{}", number % 11)));
     publish(&local, &url, all).await;
     let mut killed = Puppet::start(&url);

@@ -1,0 +1,6 @@
+//! The conformance suite: an honest transport passes it, a broken one fails the cases that name its fault, and the
+//! transports of this crate pass it.
+
+mod broken;
+mod reference;
+mod rooms;
