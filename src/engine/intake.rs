@@ -184,6 +184,7 @@ struct Intake {
     unproven: Tally,
     /// What the source may still deliver of what it was told.
     granted: u32,
+    granted_bytes: u64,
     paused: bool,
     ended: bool,
     ended_told: bool,
@@ -233,6 +234,7 @@ pub(crate) async fn intake(
         outstanding: 0,
         delivered: 0,
         granted: 0,
+        granted_bytes: 0,
         paused: false,
         ended: false,
         ended_told: false,
@@ -256,7 +258,7 @@ pub(crate) async fn intake(
     loop {
         this.demand();
         this.quieten();
-        let starved = this.granted == 0 && this.room_in_bytes() == 0;
+        let starved = this.granted_bytes < this.step_in_bytes() && this.budget.used() > 0;
         let close_at = match this.mode {
             Mode::Closing { lanes_by, .. } => Some(lanes_by),
             _ => None,
@@ -304,6 +306,11 @@ impl Intake {
         self.config.bytes.saturating_sub(self.budget.used())
     }
 
+    /// What is worth asking for anew.
+    fn step_in_bytes(&self) -> u64 {
+        (self.config.bytes / 4).max(1)
+    }
+
     fn limit_left(&self) -> u64 {
         self.config.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.delivered))
     }
@@ -323,15 +330,18 @@ impl Intake {
         let room = if self.paused { 0 } else { room };
         let bytes = self.room_in_bytes();
         let step = (self.config.window / 4).max(1).min(room);
+        let step_in_bytes = self.step_in_bytes().min(bytes);
         if room == 0 || bytes == 0 {
             if self.granted > 0 && self.paused {
-                self.granted = 0;
+                (self.granted, self.granted_bytes) = (0, 0);
                 self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
             }
             return;
         }
-        if room.saturating_sub(self.granted) >= step && (self.granted == 0 || room > self.granted) {
-            self.granted = room;
+        let more_messages = room.saturating_sub(self.granted) >= step && (self.granted == 0 || room > self.granted);
+        let more_bytes = bytes > self.granted_bytes && bytes - self.granted_bytes >= step_in_bytes;
+        if more_messages || more_bytes {
+            (self.granted, self.granted_bytes) = (room, bytes);
             self.source.tell(Ask::Demand { messages: room, bytes });
         }
     }
@@ -379,7 +389,7 @@ impl Intake {
                     self.mode = Mode::IntakeStopped;
                     self.source.tell(Ask::StopIntake);
                     if self.config.takes_back {
-                        self.granted = 0;
+                        (self.granted, self.granted_bytes) = (0, 0);
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
                     }
                     if self.sated && !self.config.takes_back {
@@ -465,7 +475,7 @@ impl Intake {
 
     fn take_no_more(&mut self) {
         self.sated = true;
-        self.granted = 0;
+        (self.granted, self.granted_bytes) = (0, 0);
         self.measured_empty = true;
         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
         if self.mode == Mode::IntakeStopped && !self.config.takes_back {
@@ -512,7 +522,7 @@ impl Intake {
             Event::IntakeStopped => (self.report)(IntakeNews::IntakeStopped),
             Event::Ended => {
                 self.ended = true;
-                self.granted = 0;
+                (self.granted, self.granted_bytes) = (0, 0);
             }
             Event::Assigned(_) => {}
             Event::Revoking { ownership, .. } => self.let_go(ownership, false),
@@ -567,6 +577,7 @@ impl Intake {
         self.outstanding += messages;
         self.delivered += messages;
         self.granted = self.granted.saturating_sub(messages as u32);
+        self.granted_bytes = self.granted_bytes.saturating_sub(slab.size());
         self.quiet_since = Instant::now();
         self.flushed = false;
         if self.mode == Mode::Draining {
