@@ -226,10 +226,13 @@ impl Launch {
             if kind.takes() {
                 counts.push(of_worker.clone());
             }
+            let line = health.actor(&name, kind.name());
+            let own = line.clone();
+            context.trouble().heard_by(move |why| own.own_word(why));
             let link = crate::actor::Link::new(
                 Id(index as u16),
                 self.root.clone(),
-                health.actor(&name, kind.name()),
+                line,
                 Arc::new(WorkerMetrics::new(&name)),
                 of_worker,
                 self.board.clone(),

@@ -1,7 +1,7 @@
 //! What a handler can know of the worker it runs in.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// How far a stop has come, as a handler sees it.
@@ -29,23 +29,20 @@ pub struct Context {
 /// A reason not to be ready that a worker, service or resource gave itself.
 #[derive(Default)]
 pub(crate) struct Trouble {
-    reason: Mutex<Option<String>>,
-    changed: tokio::sync::Notify,
+    /// Whom it is told; nobody before the app starts.
+    tell: OnceLock<Box<dyn Fn(Option<&str>) + Send + Sync>>,
 }
 
 impl Trouble {
-    pub(crate) fn reason(&self) -> Option<String> {
-        self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    /// Whoever wants to hear of it; the first one does.
+    pub(crate) fn heard_by(&self, tell: impl Fn(Option<&str>) + Send + Sync + 'static) {
+        let _ = self.tell.set(Box::new(tell));
     }
 
-    /// Waits until the reason was set or taken back.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    fn set(&self, reason: Option<String>) {
-        *self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = reason;
-        self.changed.notify_one();
+    fn set(&self, reason: Option<&str>) {
+        if let Some(tell) = self.tell.get() {
+            tell(reason);
+        }
     }
 }
 
@@ -88,7 +85,7 @@ impl Context {
 
     /// Reports this worker as not ready, with a reason that `/readyz` shows, until [`Context::report_ready`].
     pub fn report_not_ready(&self, reason: impl Into<String>) {
-        self.trouble.set(Some(reason.into()));
+        self.trouble.set(Some(&reason.into()));
     }
 
     /// Takes back what [`Context::report_not_ready`] said.
