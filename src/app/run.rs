@@ -59,8 +59,7 @@ impl App {
                 "built with panic = \"abort\": a handler that panics would end every other; set panic = \"unwind\"",
             ));
         }
-        let mut launch = self.launch()?;
-        let admin = Admin::bind(&launch.settings.admin)?;
+        let (mut launch, admin) = self.launch_with(|settings| Admin::bind(&settings.admin))?;
         let (guard, signals) = Guard::start(launch.board.clone(), launch.settings.deadline)
             .map_err(|error| Error::new(ErrorKind::Start, "signals cannot be taken over").caused_by(error))?;
         // From here to the last exit handler: whatever hangs, the process ends.
@@ -124,7 +123,9 @@ async fn live(
     }
     if stopped.ending.at_once {
         // Nobody waits for destructors any more.
-        let _ = std::io::stderr().flush();
+        crate::telemetry::status::clear_status();
+        let mut out = std::io::stderr().lock();
+        let _ = writeln!(out, "{}", stopped.counts()).and_then(|()| out.flush());
         signal_hook::low_level::exit(i32::from(INTERRUPTED));
     }
     Ok(stopped)
@@ -143,12 +144,12 @@ async fn relay(mut signals: mpsc::Receiver<Signal>, root: crate::supervisor::roo
 async fn watched(running: &mut Running, progress: Option<Box<dyn FnMut(Progress) + Send>>) -> Stopped {
     let Some(mut progress) = progress else { return running.wait().await };
     let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+    let counts = running.counts.clone();
     loop {
-        let now = running.progress();
         tokio::select! {
             biased;
             stopped = running.wait() => return stopped,
-            _ = every.tick() => progress(now),
+            _ = every.tick() => progress(Progress::of(&counts)),
         }
     }
 }

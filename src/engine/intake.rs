@@ -199,6 +199,11 @@ struct Intake {
     releasing: Vec<(u64, Ownership, usize, bool)>,
     next_token: u64,
     waiting: u64,
+    /// It takes nothing more, and what waits in its source is of no interest: a limit is reached, a message has no
+    /// place to go to, or handlers were cancelled.
+    sated: bool,
+    /// A message has no place to go to.
+    stuck: bool,
 }
 
 /// Starts the lanes' tasks and runs until the source is closed or has failed. Dropping it is a crash: lanes and their
@@ -244,6 +249,8 @@ pub(crate) async fn intake(
         releasing: Vec::new(),
         next_token: 0,
         waiting: 0,
+        sated: false,
+        stuck: false,
     };
     let mut heard = Vec::new();
     let mut tick = tokio::time::interval(TICK);
@@ -285,6 +292,17 @@ pub(crate) async fn intake(
     }
 }
 
+impl Drop for Intake {
+    /// A crash: what is unsettled comes again, or nobody can give it back.
+    fn drop(&mut self) {
+        match std::mem::take(&mut self.outstanding) {
+            0 => {}
+            left if self.config.takes_back => self.ledger.returned(left),
+            left => self.ledger.abandoned(left),
+        }
+    }
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await,
@@ -311,7 +329,7 @@ impl Intake {
             Mode::IntakeStopped | Mode::Draining => !self.config.takes_back,
             Mode::Closing { .. } | Mode::Closed { .. } => false,
         };
-        if !takes || self.ended {
+        if !takes || self.ended || self.sated {
             return;
         }
         let room = u64::from(self.config.window).saturating_sub(self.outstanding).min(self.limit_left()) as u32;
@@ -345,8 +363,7 @@ impl Intake {
                 if wanted && !self.flushed && self.flushing.is_none() {
                     let by = Instant::now() + FLUSH_WITHIN;
                     self.flushing = Some(by);
-                    // What lies beyond its limit is not this worker's to work off.
-                    self.measured_empty = self.config.takes_back || self.ended;
+                    self.measured_empty = self.config.takes_back || self.sated;
                     // Armed before the source is asked what it holds: a send after that disarms it.
                     self.idleness.arm();
                     if !self.measured_empty {
@@ -381,6 +398,10 @@ impl Intake {
                         self.granted = 0;
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
                     }
+                    if self.sated && !self.config.takes_back {
+                        // A source that works off what it has would not say so any more.
+                        (self.report)(IntakeNews::IntakeStopped);
+                    }
                 }
             }
             IntakeAsk::Drain => {
@@ -391,7 +412,11 @@ impl Intake {
                     self.lanes.tell(|| if takes_back { LaneAsk::Drain } else { LaneAsk::WorkOff });
                 }
             }
-            IntakeAsk::Cancel => self.lanes.tell(|| LaneAsk::Cancel),
+            IntakeAsk::Cancel => {
+                // What goes back to a queue in the process would come again at once.
+                self.take_no_more();
+                self.lanes.tell(|| LaneAsk::Cancel);
+            }
             IntakeAsk::Close { by } => {
                 if !matches!(self.mode, Mode::Closing { .. } | Mode::Closed { .. }) {
                     self.lanes.tell(|| LaneAsk::Cancel);
@@ -415,7 +440,13 @@ impl Intake {
             LaneNews::Settled(settlements) => self.settle(settlements),
             LaneNews::Dropped(these) => self.give_back(these),
             LaneNews::Released { token } => self.released(token),
+            // Only the first is told: it is the one to look at.
+            LaneNews::NoDeadPlace(_) if self.stuck => {}
             LaneNews::NoDeadPlace(text) => {
+                self.stuck = true;
+                self.take_no_more();
+                // No restart takes that message out of the way, and others of its key must not overtake it.
+                self.lanes.tell(|| LaneAsk::Drain);
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
@@ -459,6 +490,17 @@ impl Intake {
     fn flush_ended(&mut self) {
         self.flushing = None;
         self.flushed = self.outstanding == 0;
+    }
+
+    fn take_no_more(&mut self) {
+        self.sated = true;
+        self.granted = 0;
+        self.measured_empty = true;
+        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        if self.mode == Mode::IntakeStopped && !self.config.takes_back {
+            // A source that works off what it has would not say so any more.
+            (self.report)(IntakeNews::IntakeStopped);
+        }
     }
 
     fn give_back(&mut self, these: Vec<At>) {
@@ -570,11 +612,7 @@ impl Intake {
     /// As if the source had ended: the limit is reached, or nothing comes any more.
     fn end_by_itself(&mut self) {
         self.ended = true;
-        self.granted = 0;
-        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
-        if self.mode != Mode::Running {
-            self.intake_has_stopped();
-        }
+        self.take_no_more();
     }
 
     fn let_go(&mut self, ownership: Ownership, lost: bool) {

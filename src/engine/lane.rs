@@ -285,7 +285,9 @@ where
             }
             LaneAsk::Work(slab) => self.inbox.push_back(slab),
             LaneAsk::Drain => self.drain(),
-            LaneAsk::WorkOff => self.mode = Mode::WorkingOff,
+            // One that drains already, because a message has no place to go to, goes on so.
+            LaneAsk::WorkOff if self.mode == Mode::Running => self.work_off(),
+            LaneAsk::WorkOff => {}
             LaneAsk::Cancel => self.cancel(),
             LaneAsk::Release { token, ownership, lost } => self.release(token, ownership, lost),
             LaneAsk::Hold => self.held_back = true,
@@ -344,7 +346,7 @@ where
             if let Some(&job) = self.ready.front() {
                 if U::BATCH {
                     self.ready.pop_front();
-                    self.form(job);
+                    self.form_with_those_behind(job);
                     continue;
                 }
                 if !self.may_start_now() {
@@ -367,7 +369,8 @@ where
             let head = &slab.heads()[self.cursor as usize];
             let number = self.config.order.number(head);
             let attempts = head.attempts;
-            if self.numbers.is_held(number) && !(U::BATCH && self.forming.holds(number)) {
+            let joins = U::BATCH && self.forming.holds(number) && !self.numbers.is_awaited(number);
+            if self.numbers.is_held(number) && !joins {
                 let slab = Arc::new(slab.only(self.cursor));
                 self.cursor += 1;
                 let job = self.jobs.add(Pick { slab, index: 0, attempts }, number, State::Parked, self.now);
@@ -566,9 +569,17 @@ where
         self.free_attempts.push(attempt);
         match sends {
             Sends::Failed(failure) => {
+                let mut failed = Vec::new();
                 for job in members {
-                    self.send_failed(job, failure.copied());
+                    match self.jobs.get(job).state {
+                        State::Confirming { then: Verdict::DeadLettered, .. } => {
+                            self.dead_letter_refused(job, &failure)
+                        }
+                        State::Confirming { .. } => failed.push(job),
+                        _ => {}
+                    }
                 }
+                self.failed_together(failed, || failure.copied());
             }
             _ => {
                 for job in members {
@@ -586,16 +597,6 @@ where
         }
         let at = self.jobs.get(job).pick.at();
         self.settle(at, Some(job), then);
-    }
-
-    fn send_failed(&mut self, job: u32, failure: Failure) {
-        let State::Confirming { then, .. } = self.jobs.get(job).state else { return };
-        if then == Verdict::DeadLettered {
-            self.dead_letter_refused(job, &failure);
-        } else {
-            let pick = self.jobs.pick(job);
-            self.failed(pick, Some(job), failure);
-        }
     }
 
     /// A message was not handled: again, to the dead letters, or away.
@@ -661,8 +662,18 @@ where
             self.timers.remove(&(until, job));
         }
         if let Some(next) = self.numbers.free(gone.number, &mut self.jobs) {
-            self.jobs.set_state(next, State::Ready);
-            self.ready.push_back(next);
+            self.next_up(next);
+        }
+    }
+
+    /// A job that waited for its number holds it now.
+    fn next_up(&mut self, job: u32) {
+        match self.jobs.get_mut(job).not_before.take() {
+            Some(until) if until > self.now => self.at(until, job, State::Waiting { until }),
+            _ => {
+                self.jobs.set_state(job, State::Ready);
+                self.ready.push_back(job);
+            }
         }
     }
 
@@ -714,16 +725,19 @@ where
 
     /// Drops the handler in a slot; its messages have failed.
     fn lose(&mut self, slot: u32, why: impl Fn() -> Failure) {
+        let members = self.drop_handler(slot);
+        self.failed_together(members, why);
+    }
+
+    /// Drops the handler in a slot; whose it was.
+    fn drop_handler(&mut self, slot: u32) -> Members {
         let (members, attempt, since) = self.slots.abandon(slot);
         self.view.vacant(slot);
         self.view.handled(self.now.saturating_duration_since(since));
         // What the handler had sent concerns nobody any more.
         self.attempts[attempt as usize].retire();
         self.free_attempts.push(attempt);
-        for job in members {
-            let pick = self.jobs.pick(job);
-            self.failed(pick, Some(job), why());
-        }
+        members
     }
 
     fn next_timer(&self) -> Option<Instant> {
@@ -760,6 +774,19 @@ where
         }
         self.mode = Mode::Draining;
         self.drop_unstarted(|_| true);
+    }
+
+    /// What is there is handled to its end; only what has nowhere to go is let go of, so that nobody waits for it.
+    fn work_off(&mut self) {
+        if self.mode == Mode::Cancelled {
+            return;
+        }
+        self.mode = Mode::WorkingOff;
+        let jobs = &self.jobs;
+        let stuck: Vec<u32> = jobs.ids().filter(|job| jobs.get(*job).state == State::Stuck).collect();
+        for job in stuck {
+            self.give_back(job);
+        }
     }
 
     /// Gives back what no handler has started and `which` covers.
@@ -814,7 +841,10 @@ where
         self.mode = Mode::Cancelled;
         for slot in 0..self.slots.len() {
             if self.slots.since(slot).is_some() {
-                self.lose(slot, || Failure::retry("cancelled by the stop").classed("cancelled"));
+                // Unfinished, not failed: it goes back even in its last attempt.
+                for job in self.drop_handler(slot) {
+                    self.give_back(job);
+                }
             }
         }
         let confirming: Vec<u32> =
@@ -874,11 +904,7 @@ where
                 .into_iter()
                 .all(|job| over.iter().any(|ownership| ownership.covers(self.jobs.get(job).pick.at())));
             if covered {
-                let (members, attempt, _) = self.slots.abandon(slot);
-                self.view.vacant(slot);
-                self.attempts[attempt as usize].retire();
-                self.free_attempts.push(attempt);
-                for job in members {
+                for job in self.drop_handler(slot) {
                     self.give_back(job);
                 }
             }

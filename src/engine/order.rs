@@ -68,6 +68,21 @@ struct Held {
     last: u32,
 }
 
+impl Held {
+    /// Takes the first of those that wait.
+    fn pop(&mut self, links: &impl Links) -> Option<u32> {
+        let next = self.first;
+        if next == NOBODY {
+            return None;
+        }
+        self.first = links.next(next);
+        if self.first == NOBODY {
+            self.last = NOBODY;
+        }
+        Some(next)
+    }
+}
+
 /// The numbers in flight, each with the jobs that wait for it. Spans ownership epochs: a number stays held until the
 /// handler that holds it has ended, whatever became of the ownership.
 #[derive(Default)]
@@ -118,6 +133,19 @@ impl Numbers {
         held.first = job;
     }
 
+    /// The job that was next holds the number beside those that hold it: it joins their batch.
+    pub(crate) fn join(&mut self, number: u64, links: &mut impl Links) -> Option<u32> {
+        let held = self.held.get_mut(&number)?;
+        let next = held.pop(links)?;
+        held.holders += 1;
+        Some(next)
+    }
+
+    /// Whether somebody waits for the number.
+    pub(crate) fn is_awaited(&self, number: u64) -> bool {
+        self.held.get(&number).is_some_and(|held| held.first != NOBODY)
+    }
+
     /// Lets go of the number. The job that was next, if any, holds it now.
     #[inline]
     pub(crate) fn free(&mut self, number: u64, links: &mut impl Links) -> Option<u32> {
@@ -130,17 +158,12 @@ impl Numbers {
         if held.holders > 0 {
             return None;
         }
-        if held.first == NOBODY {
-            entry.remove();
-            return None;
+        let next = held.pop(links);
+        match next {
+            Some(_) => held.holders = 1,
+            None => drop(entry.remove()),
         }
-        let next = held.first;
-        held.first = links.next(next);
-        if held.first == NOBODY {
-            held.last = NOBODY;
-        }
-        held.holders = 1;
-        Some(next)
+        next
     }
 
     /// A job that held the number with others lets go of it and waits for it, before all others that wait. The job that

@@ -33,6 +33,8 @@ pub(super) struct Job {
     pub(super) pick: Pick,
     pub(super) number: u64,
     pub(super) state: State,
+    /// Of one that failed and is parked: when its back-off is over.
+    pub(super) not_before: Option<Instant>,
     next: u32,
     copied: bool,
     since: Instant,
@@ -58,7 +60,7 @@ pub(super) struct Jobs {
 impl Jobs {
     pub(super) fn add(&mut self, pick: Pick, number: u64, state: State, now: Instant) -> u32 {
         let copied = pick.slab.len() == 1;
-        let job = Job { pick, number, state, next: NOBODY, copied, since: now, dead: None };
+        let job = Job { pick, number, state, not_before: None, next: NOBODY, copied, since: now, dead: None };
         match self.free.pop() {
             Some(id) => {
                 self.all[id as usize] = Some(job);
