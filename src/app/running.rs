@@ -222,6 +222,8 @@ impl Launch {
         for (index, (blueprint, context, policy)) in self.children.into_iter().enumerate() {
             let name = blueprint.name().clone();
             let kind = blueprint.kind();
+            let word = health.actor(&name, kind.name());
+            context.on_trouble(move |why| word.own_word(why));
             let of_worker = Counts::new(self.board.actor(index).clone());
             if kind.takes() {
                 counts.push(of_worker.clone());

@@ -22,32 +22,19 @@ pub struct Context {
     worker: Arc<str>,
     app: Arc<str>,
     stopping: watch::Receiver<Stopping>,
-    trouble: Arc<Trouble>,
+    trouble: Arc<Mutex<Trouble>>,
     request_stop: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// A reason not to be ready that a worker, service or resource gave itself.
+/// A reason not to be ready that a worker, service or resource gave itself, and who hears of it.
 #[derive(Default)]
-pub(crate) struct Trouble {
-    reason: Mutex<Option<String>>,
-    changed: tokio::sync::Notify,
+struct Trouble {
+    reason: Option<String>,
+    hears: Option<Hears>,
 }
 
-impl Trouble {
-    pub(crate) fn reason(&self) -> Option<String> {
-        self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-    }
-
-    /// Waits until the reason was set or taken back.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    fn set(&self, reason: Option<String>) {
-        *self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = reason;
-        self.changed.notify_one();
-    }
-}
+/// Is told the reason, or that there is none any more.
+type Hears = Box<dyn Fn(Option<&str>) + Send>;
 
 impl Context {
     pub(crate) fn new(
@@ -88,16 +75,28 @@ impl Context {
 
     /// Reports this worker as not ready, with a reason that `/readyz` shows, until [`Context::report_ready`].
     pub fn report_not_ready(&self, reason: impl Into<String>) {
-        self.trouble.set(Some(reason.into()));
+        self.set_trouble(Some(reason.into()));
     }
 
     /// Takes back what [`Context::report_not_ready`] said.
     pub fn report_ready(&self) {
-        self.trouble.set(None);
+        self.set_trouble(None);
     }
 
-    pub(crate) fn trouble(&self) -> &Arc<Trouble> {
-        &self.trouble
+    /// Names who hears of trouble from now on; what was said before is said again.
+    pub(crate) fn on_trouble(&self, hears: impl Fn(Option<&str>) + Send + 'static) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        hears(trouble.reason.as_deref());
+        trouble.hears = Some(Box::new(hears));
+    }
+
+    fn set_trouble(&self, reason: Option<String>) {
+        // Told under the lock, so that two words are heard in the order in which they were said.
+        let mut trouble = self.trouble.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        trouble.reason = reason;
+        if let Some(hears) = &trouble.hears {
+            hears(trouble.reason.as_deref());
+        }
     }
 }
 
