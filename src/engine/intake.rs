@@ -445,8 +445,11 @@ impl Intake {
             LaneNews::NoDeadPlace(text) => {
                 self.stuck = true;
                 self.take_no_more();
-                // No restart takes that message out of the way, and others of its key must not overtake it.
-                self.lanes.tell(|| LaneAsk::Drain);
+                // No restart takes that message out of the way. What goes back keeps its order behind it; what
+                // cannot go back is worked off, and it alone is left.
+                if self.config.takes_back {
+                    self.lanes.tell(|| LaneAsk::Drain);
+                }
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
