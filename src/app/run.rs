@@ -6,6 +6,7 @@ use crate::admin::{Admin, AdminListen};
 use crate::error::{Error, ErrorKind};
 use crate::process::guard::{Guard, Signal};
 use crate::supervisor::drain::{Cause, Event};
+use crate::supervisor::health::Stage;
 use crate::telemetry::{logs, metrics};
 use crate::transport::Secret;
 use std::io::{IsTerminal, Write};
@@ -106,9 +107,11 @@ async fn live(
     tokio::spawn(relay(signals, running.root.clone()));
     let admin = match admin {
         Some(bound) => {
-            let (clock, root) = (running.clock.clone(), running.root.clone());
+            let (clock, root, health) = (running.clock.clone(), running.root.clone(), running.health.clone());
             let shutdown: crate::admin::Shutdown = Arc::new(move || {
                 let deadline = clock.deadline_by_calendar();
+                // Here and not by the root alone: whoever has the answer finds `/readyz` at 503.
+                health.set_stage(Stage::Stopping);
                 root.tell(Event::Request(Cause::Http));
                 deadline
             });
