@@ -16,16 +16,19 @@ pub struct Delivery {
 
 impl Delivery {
     /// The message, read in place.
+    #[inline]
     pub fn message(&self) -> MessageRef<'_> {
         self.slab.get(self.index)
     }
 
     /// The key, where it has one.
+    #[inline]
     pub fn key(&self) -> Option<&[u8]> {
         self.message().key()
     }
 
     /// The payload; `None` is a tombstone.
+    #[inline]
     pub fn payload(&self) -> Option<&[u8]> {
         self.message().payload()
     }

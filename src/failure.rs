@@ -180,10 +180,11 @@ impl std::ops::AddAssign for Tally {
 
 impl std::ops::SubAssign for Tally {
     fn sub_assign(&mut self, other: Self) {
-        self.acked -= other.acked;
-        self.retried -= other.retried;
-        self.dead_lettered -= other.dead_lettered;
-        self.discarded -= other.discarded;
+        // Saturating: a source that proves more than it was told must not take the count of the others with it.
+        self.acked = self.acked.saturating_sub(other.acked);
+        self.retried = self.retried.saturating_sub(other.retried);
+        self.dead_lettered = self.dead_lettered.saturating_sub(other.dead_lettered);
+        self.discarded = self.discarded.saturating_sub(other.discarded);
     }
 }
 

@@ -22,6 +22,13 @@ pub use engine::order::Order;
 pub use engine::retry::Retry;
 pub use error::{Error, ErrorKind};
 pub use failure::{BoxError, Failure, Fate, Outcome, Tally};
+pub use supervisor::report::Counts;
+
+/// Log lines of a process: set up by `App::run`, and by a program that logs before it runs an app.
+pub mod logs {
+    pub use crate::telemetry::logs::install;
+    pub use crate::telemetry::status::{clear_status, show_status};
+}
 
 /// What a program of workers usually needs.
 pub mod prelude {

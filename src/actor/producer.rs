@@ -37,6 +37,8 @@ impl Blueprint for ProducerPlan {
 struct ProducerActor;
 
 pub(super) struct State {
+    link: Link,
+    outlet: Arc<Outlet>,
     asks: mpsc::Sender<PublishAsk>,
     _loop: Guarded,
 }
@@ -53,6 +55,7 @@ impl Actor for ProducerActor {
     ) -> Result<State, ActorProcessingErr> {
         let (asks, mut asked) = mpsc::channel(ORDERS);
         let (ended, panicked) = (myself.clone(), myself);
+        let (of_state, outlet_of_state) = (link.clone(), outlet.clone());
         let work = async move {
             let opened = match sink.open().await {
                 Ok(opened) => opened,
@@ -92,12 +95,18 @@ impl Actor for ProducerActor {
         let task = Guarded::spawn(work, move |text| {
             let _ = panicked.cast(Order::LoopFailed(text));
         });
-        Ok(State { asks, _loop: task })
+        Ok(State { link: of_state, outlet: outlet_of_state, asks, _loop: task })
     }
 
     async fn handle(&self, myself: ActorRef<Order>, order: Order, state: &mut State) -> Result<(), ActorProcessingErr> {
         match order {
             Order::StopIntake => drop(state.asks.try_send(PublishAsk::StopIntake)),
+            Order::Stop { .. } if !state.link.is_started() => {
+                // It opens or connects, which may take for ever.
+                state.outlet.close();
+                state.outlet.fail_buffered("its producer was stopped before it was connected");
+                myself.stop(None);
+            }
             Order::Stop { by } => {
                 if state.asks.try_send(PublishAsk::Close { by }).is_err() {
                     myself.stop(None);

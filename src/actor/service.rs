@@ -3,7 +3,10 @@
 use super::blueprint::{Blueprint, Link, Order};
 use super::resource::Deed;
 use super::tasks::Guarded;
+use crate::engine::outlet::Refused;
 use crate::error::{Error, ErrorKind};
+use crate::failure::Failure;
+use crate::handler::Stopping;
 use crate::supervisor::drain::{Event, Kind};
 use crate::transport::BoxFuture;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
@@ -72,6 +75,14 @@ impl Actor for ServiceActor {
             let Some(run) = run else { return };
             let _ = match run().await {
                 Ok(()) => ended.cast(Order::LoopEnded),
+                Err(error) if working.context.stopping() != Stopping::No => {
+                    let failure = Failure::from(error);
+                    // Work that is refused because of the stop is how a service may learn of it.
+                    if failure.class() != Refused::STOPPING {
+                        working.root.resource_trouble(working.id, format!("failed: {failure}"));
+                    }
+                    ended.cast(Order::LoopEnded)
+                }
                 Err(error) => {
                     let error = Error::new(ErrorKind::Start, "failed").caused_by(error);
                     working.failed(&error);

@@ -195,10 +195,16 @@ impl Actor for TakerActor {
             Order::Close { by } => drop(state.asks.try_send(IntakeAsk::Close { by })),
             Order::Stop { by } => {
                 state.stop_by = Some(by);
-                // Closed already in a stop; not when it is stopped while it starts.
-                let _ = state.asks.try_send(IntakeAsk::Close { by });
+                if state.link.is_started() {
+                    // Closed already in a stop; not when it is stopped just after it has started.
+                    let _ = state.asks.try_send(IntakeAsk::Close { by });
+                    state.close_publishers(by);
+                } else {
+                    // It opens, connects or waits for an instance, which may take for ever, and it holds nothing.
+                    state.loops.clear();
+                    state.running = 0;
+                }
                 state.stop_life(&myself);
-                state.close_publishers(by);
                 if state.running == 0 {
                     state.end(&myself);
                 }
@@ -302,6 +308,15 @@ async fn send_for(
                     "dead-letter place failed, opened again when needed: {error}"
                 );
                 outlet.fail_buffered(&error.to_string());
+            }
+            Some(error) if error.kind() == ErrorKind::GaveUp && *connected.borrow() => {
+                // No restart mends it. The actor lives on, so that the drain gives back in order what the sink does
+                // not have; sends fail from now on instead of waiting.
+                outlet.close();
+                outlet.fail_buffered(&error.to_string());
+                link.health.failed(&error);
+                link.root.escalate(link.id, &error, Cause::Escalated(error.exit_code()));
+                break;
             }
             Some(error) => {
                 link.failed(&error);

@@ -113,7 +113,7 @@ async fn forward(outlet: Arc<Outlet>, delivery: Delivery) -> Result<(), Failure>
         );
         match sent {
             Ok(()) => return Ok(()),
-            Err(Refused::Full) => outlet.room(size).await,
+            Err(Refused::Full) => outlet.room(size, true).await,
             Err(refused) => return Err(refused.failure(outlet.name())),
         }
     }

@@ -100,6 +100,7 @@ impl Taking {
         self.overridden(planning);
         for (what, bad) in [
             ("concurrency must be at least 1", self.concurrency == 0),
+            ("limit must be at least 1", self.limit == Some(0)),
             ("instances must be at least 1", self.instances == Some(0)),
             ("look-ahead must be at least 1", self.look_ahead == Some(0)),
             ("rate must be more than 0 a second", self.rate.is_some_and(|rate| rate <= 0.0 || !rate.is_finite())),
@@ -122,6 +123,11 @@ impl Taking {
             patience: planning.patience,
         };
         let source = planning.source(&self.name, &url, &spec);
+        if let Some(group) = source.as_ref().and_then(|source| source.group())
+            && url.option("group").is_none()
+        {
+            tracing::info!(worker = %self.name, group, "no group in the source's URL: it is '{group}'");
+        }
         let mut publishing: Vec<Publishing> = destination.into_iter().collect();
         let group = source.as_ref().and_then(|source| source.group()).unwrap_or(&planning.app).to_owned();
         let mut dead = DeadLetters { outlet: None, source: url.to_string().into() };

@@ -126,7 +126,9 @@ async fn live(
     }
     if stopped.ending.at_once {
         // Nobody waits for destructors any more.
-        let _ = std::io::stderr().flush();
+        crate::telemetry::status::clear_status();
+        let mut out = std::io::stderr().lock();
+        let _ = writeln!(out, "{}", stopped.counts()).and_then(|()| out.flush());
         signal_hook::low_level::exit(i32::from(INTERRUPTED));
     }
     Ok(stopped)
@@ -145,12 +147,12 @@ async fn relay(mut signals: mpsc::Receiver<Signal>, root: crate::supervisor::roo
 async fn watched(running: &mut Running, progress: Option<Box<dyn FnMut(Progress) + Send>>) -> Stopped {
     let Some(mut progress) = progress else { return running.wait().await };
     let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+    let counts = running.counts.clone();
     loop {
-        let now = running.progress();
         tokio::select! {
             biased;
             stopped = running.wait() => return stopped,
-            _ = every.tick() => progress(now),
+            _ = every.tick() => progress(Progress::of(&counts)),
         }
     }
 }

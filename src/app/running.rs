@@ -2,7 +2,7 @@
 
 use super::builder::App;
 use super::plan::Problem;
-use super::settings::Settings;
+use super::settings::{From, Settings};
 use crate::error::Error;
 use crate::handler::{Context, Stopping};
 use crate::process::board::{ActorSpec, Board};
@@ -90,14 +90,7 @@ impl Running {
 
     /// Messages received and settled so far, over all workers: for a progress line.
     pub fn progress(&self) -> Progress {
-        let mut progress = Progress::default();
-        for counts in &self.counts {
-            let now = counts.snapshot();
-            progress.received += now.received;
-            progress.settled += now.acked + now.retried + now.dead_lettered + now.discarded;
-            progress.in_flight += counts.now_in_flight();
-        }
-        progress
+        Progress::of(&self.counts)
     }
 
     /// Asks it to stop, as SIGTERM does. Returns at once; asking again changes nothing.
@@ -144,6 +137,19 @@ pub struct Progress {
     pub in_flight: u64,
 }
 
+impl Progress {
+    pub(super) fn of(workers: &[Counts]) -> Self {
+        let mut progress = Self::default();
+        for counts in workers {
+            let now = counts.snapshot();
+            progress.received += now.received;
+            progress.settled += now.acked + now.retried + now.dead_lettered + now.discarded;
+            progress.in_flight += counts.now_in_flight();
+        }
+        progress
+    }
+}
+
 /// What prepares and starts an app, before anything is spawned.
 pub(super) struct Launch {
     pub(super) settings: Settings,
@@ -163,9 +169,11 @@ impl App {
         take: impl FnOnce(&Settings) -> Result<T, Error>,
     ) -> Result<(Launch, T), Error> {
         let mut problems: Vec<Problem> = Vec::new();
-        if self.from_env {
-            let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-            self.settings = self.settings.clone().overlaid(&set, &mut problems);
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        match self.from {
+            From::Code => {}
+            From::CodeAndTimes => self.settings.times(&set, &mut problems),
+            From::Everywhere => self.settings = self.settings.clone().overlaid(&set, &mut problems),
         }
         let settings = self.settings.clone();
         let taken = take(&settings).map_err(|error| problems.push(Problem::text(error.to_string())));

@@ -20,6 +20,17 @@ const GRACE_MARGIN: Duration = Duration::from_secs(2);
 /// The file that is read where no other is named and it is there.
 const DEFAULT_FILE: &str = "longshore.toml";
 
+/// Where the settings of an app come from, besides its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// From nowhere else.
+    Code,
+    /// The times of a stop and of the start from the environment.
+    CodeAndTimes,
+    /// Everything from the environment and the configuration file.
+    Everywhere,
+}
+
 /// What holds for the app as a whole.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -179,13 +190,6 @@ impl Settings {
             self.file = Some(path);
         }
         self.environment(set, problems);
-        if self.delay >= self.deadline {
-            problems.push(Problem::text(format!(
-                "stop.delay: {} leaves nothing of the deadline of {}",
-                duration::short(self.delay),
-                duration::short(self.deadline)
-            )));
-        }
         self
     }
 
@@ -239,6 +243,20 @@ impl Settings {
     }
 
     fn environment(&mut self, set: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) {
+        self.times(set, problems);
+        if let Some(name) = set("LONGSHORE_APP_NAME") {
+            self.name = name;
+        }
+        if let Some(listen) = set("LONGSHORE_ADMIN_LISTEN") {
+            match listen.parse() {
+                Ok(listen) => self.admin = listen,
+                Err(error) => problems.push(Problem::text(format!("LONGSHORE_ADMIN_LISTEN: {error}"))),
+            }
+        }
+    }
+
+    /// Takes the times of a stop and of the start out of the environment, and checks them.
+    pub(super) fn times(&mut self, set: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) {
         let mut seconds = |name: &str| -> Option<Duration> {
             let text = set(name)?;
             duration::parse_or_seconds(&text).map_err(|why| problems.push(Problem::text(format!("{name}: {why}")))).ok()
@@ -270,15 +288,12 @@ impl Settings {
         }
         if self.deadline.is_zero() {
             problems.push(Problem::text("stop.deadline: must be more than 0".to_owned()));
-        }
-        if let Some(name) = set("LONGSHORE_APP_NAME") {
-            self.name = name;
-        }
-        if let Some(listen) = set("LONGSHORE_ADMIN_LISTEN") {
-            match listen.parse() {
-                Ok(listen) => self.admin = listen,
-                Err(error) => problems.push(Problem::text(format!("LONGSHORE_ADMIN_LISTEN: {error}"))),
-            }
+        } else if self.delay >= self.deadline {
+            problems.push(Problem::text(format!(
+                "stop.delay: {} leaves nothing of the deadline of {}",
+                duration::short(self.delay),
+                duration::short(self.deadline)
+            )));
         }
     }
 }
@@ -310,6 +325,20 @@ mod tests {
     fn our_own_variable_beats_the_common_one() {
         let (settings, _) = with(&[("SHUTDOWN_TIMEOUT", "10"), ("LONGSHORE_STOP_DEADLINE", "500ms")]);
         assert_eq!(settings.deadline, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_command_takes_times_from_the_environment_and_nothing_else() {
+        let set = |name: &str| match name {
+            "SHUTDOWN_TIMEOUT" => Some("7".to_owned()),
+            "LONGSHORE_ADMIN_LISTEN" => Some("127.0.0.1:1".to_owned()),
+            "LONGSHORE_APP_NAME" => Some("other".to_owned()),
+            _ => None,
+        };
+        let (mut settings, mut problems) = (Settings::of_code("orders"), Vec::new());
+        settings.times(&set, &mut problems);
+        assert_eq!((settings.deadline, settings.name.as_str()), (Duration::from_secs(7), "orders"));
+        assert_eq!((settings.admin, problems), (AdminListen::loopback(), Vec::new()));
     }
 
     #[test]

@@ -39,11 +39,13 @@ impl Attempt {
         Self { state: AtomicU64::new(0), failure: Mutex::new(None), id, lane }
     }
 
+    #[inline]
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
     /// Begins a handler start under a new generation: sends are taken from now on.
+    #[inline]
     pub(crate) fn open(self: &Arc<Self>) -> Cause {
         let generation = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) as u32;
         self.state.store(u64::from(generation) << 32 | OPEN, Ordering::Release);
@@ -51,6 +53,7 @@ impl Attempt {
     }
 
     /// Whether a wake-up of this generation is about the start that is on now.
+    #[inline]
     pub(crate) fn is_generation(&self, generation: u32) -> bool {
         (self.state.load(Ordering::Relaxed) >> 32) as u32 == generation
     }
@@ -60,6 +63,7 @@ impl Attempt {
     }
 
     /// Ends the handler's part: no send is taken any more.
+    #[inline]
     pub(crate) fn close(&self) -> Sends {
         let before = self.state.fetch_and(!OPEN, Ordering::AcqRel);
         // A failure is told at once: there is nothing in the other confirms to wait for.
@@ -90,6 +94,7 @@ impl Attempt {
     }
 
     /// Ends the start for good: its open sends concern nobody any more.
+    #[inline]
     pub(crate) fn retire(&self) {
         let generation = (self.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) as u32;
         self.state.store(u64::from(generation) << 32, Ordering::Release);

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 const TICK: Duration = Duration::from_millis(250);
 /// Lanes have this part of the time until `by` to let go of their handlers, then the source is closed without them.
 const LANES_SHARE: u32 = 2;
+/// A source has this long to carry out what it was told, when everything else is done.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// Without a settlement for the handler timeout and this, while something is in flight, a worker is stalled.
 const STALL_GRACE: Duration = Duration::from_secs(30);
 
@@ -178,12 +180,15 @@ struct Intake {
     /// Delivered, and neither settled nor given back.
     outstanding: u64,
     delivered: u64,
+    /// Settlements that were told, and of which the source has not said what became of them.
+    unproven: Tally,
     /// What the source may still deliver of what it was told.
     granted: u32,
     paused: bool,
     ended: bool,
     ended_told: bool,
-    flushing: bool,
+    /// By when the source has to say that it has flushed.
+    flushing: Option<Instant>,
     flushed: bool,
     measured_empty: bool,
     connected: bool,
@@ -193,6 +198,11 @@ struct Intake {
     releasing: Vec<(u64, Ownership, usize, bool)>,
     next_token: u64,
     waiting: u64,
+    /// It takes nothing more, and what waits in its source is of no interest: a limit is reached, a message has no
+    /// place to go to, or handlers were cancelled.
+    sated: bool,
+    /// A message has no place to go to.
+    stuck: bool,
 }
 
 /// Starts the lanes' tasks and runs until the source is closed or has failed. Dropping it is a crash: lanes and their
@@ -226,7 +236,8 @@ pub(crate) async fn intake(
         paused: false,
         ended: false,
         ended_told: false,
-        flushing: false,
+        flushing: None,
+        unproven: Tally::default(),
         flushed: false,
         measured_empty: false,
         connected: false,
@@ -236,6 +247,8 @@ pub(crate) async fn intake(
         releasing: Vec::new(),
         next_token: 0,
         waiting: 0,
+        sated: false,
+        stuck: false,
     };
     let mut heard = Vec::new();
     let mut tick = tokio::time::interval(TICK);
@@ -277,6 +290,17 @@ pub(crate) async fn intake(
     }
 }
 
+impl Drop for Intake {
+    /// A crash: what is unsettled comes again, or nobody can give it back.
+    fn drop(&mut self) {
+        match std::mem::take(&mut self.outstanding) {
+            0 => {}
+            left if self.config.takes_back => self.ledger.returned(left),
+            left => self.ledger.abandoned(left),
+        }
+    }
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await,
@@ -303,7 +327,7 @@ impl Intake {
             Mode::IntakeStopped | Mode::Draining => !self.config.takes_back,
             Mode::Closing { .. } | Mode::Closed { .. } => false,
         };
-        if !takes || self.ended {
+        if !takes || self.ended || self.sated {
             return;
         }
         let room = u64::from(self.config.window).saturating_sub(self.outstanding).min(self.limit_left()) as u32;
@@ -334,15 +358,16 @@ impl Intake {
             Mode::Closed { .. } => {}
             Mode::Draining | Mode::Running | Mode::IntakeStopped => {
                 let wanted = self.mode == Mode::Draining || (self.ended && !self.ended_told);
-                if wanted && !self.flushed && !self.flushing {
-                    self.flushing = true;
-                    self.measured_empty = self.config.takes_back;
+                if wanted && !self.flushed && self.flushing.is_none() {
+                    let by = Instant::now() + FLUSH_WITHIN;
+                    self.flushing = Some(by);
+                    self.measured_empty = self.config.takes_back || self.sated;
                     // Armed before the source is asked what it holds: a send after that disarms it.
                     self.idleness.arm();
-                    if !self.config.takes_back {
+                    if !self.measured_empty {
                         self.source.tell(Ask::Measure);
                     }
-                    self.source.tell(Ask::Flush);
+                    self.source.tell(Ask::Flush { by });
                 }
                 if wanted && self.flushed && self.measured_empty {
                     if self.ended && !self.ended_told {
@@ -368,6 +393,10 @@ impl Intake {
                         self.granted = 0;
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
                     }
+                    if self.sated && !self.config.takes_back {
+                        // A source that works off what it has would not say so any more.
+                        (self.report)(IntakeNews::IntakeStopped);
+                    }
                 }
             }
             IntakeAsk::Drain => {
@@ -378,7 +407,11 @@ impl Intake {
                     self.lanes.tell(|| if takes_back { LaneAsk::Drain } else { LaneAsk::WorkOff });
                 }
             }
-            IntakeAsk::Cancel => self.lanes.tell(|| LaneAsk::Cancel),
+            IntakeAsk::Cancel => {
+                // What goes back to a queue in the process would come again at once.
+                self.take_no_more();
+                self.lanes.tell(|| LaneAsk::Cancel);
+            }
             IntakeAsk::Close { by } => {
                 if !matches!(self.mode, Mode::Closing { .. } | Mode::Closed { .. }) {
                     self.lanes.tell(|| LaneAsk::Cancel);
@@ -402,7 +435,13 @@ impl Intake {
             LaneNews::Settled(settlements) => self.settle(settlements),
             LaneNews::Dropped(these) => self.give_back(these),
             LaneNews::Released { token } => self.released(token),
+            // Only the first is told: it is the one to look at.
+            LaneNews::NoDeadPlace(_) if self.stuck => {}
             LaneNews::NoDeadPlace(text) => {
+                self.stuck = true;
+                self.take_no_more();
+                // No restart takes that message out of the way, and others of its key must not overtake it.
+                self.lanes.tell(|| LaneAsk::Drain);
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
@@ -426,13 +465,36 @@ impl Intake {
         }
         self.outstanding -= settlements.len() as u64;
         self.ledger.settled(tally);
+        self.unproven += tally;
         let now = Instant::now();
         (self.settled_at, self.quiet_since) = (now, now);
+        // One that is closing already counts them as given back, and so do we: they stay unproven.
         if !matches!(self.mode, Mode::Closed { .. }) {
             self.source.tell(Ask::Settle(settlements));
-        } else {
-            // The source is closing: it counts them as given back, and so do we.
-            self.ledger.unsettled(tally, Became::Unknown);
+        }
+    }
+
+    /// Settlements that did not take effect, or of which nothing is known.
+    fn lose_track(&mut self, tally: Tally, became: Became) {
+        if tally.total() > 0 {
+            self.unproven -= tally;
+            self.ledger.unsettled(tally, became);
+        }
+    }
+
+    fn flush_ended(&mut self) {
+        self.flushing = None;
+        self.flushed = self.outstanding == 0;
+    }
+
+    fn take_no_more(&mut self) {
+        self.sated = true;
+        self.granted = 0;
+        self.measured_empty = true;
+        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        if self.mode == Mode::IntakeStopped && !self.config.takes_back {
+            // A source that works off what it has would not say so any more.
+            (self.report)(IntakeNews::IntakeStopped);
         }
     }
 
@@ -452,15 +514,12 @@ impl Intake {
         match event {
             Event::Batch(slab) => self.deliver(slab),
             Event::Marked(_) => {}
-            Event::Settled { proven: _, stale } => {
-                if stale.total() > 0 {
-                    self.ledger.unsettled(stale, Became::Stale);
-                }
+            Event::Settled { proven, stale, unknown } => {
+                self.unproven -= proven;
+                self.lose_track(stale, Became::Stale);
+                self.lose_track(unknown, Became::Unknown);
             }
-            Event::Flushed => {
-                self.flushing = false;
-                self.flushed = self.outstanding == 0;
-            }
+            Event::Flushed => self.flush_ended(),
             Event::IntakeStopped => (self.report)(IntakeNews::IntakeStopped),
             Event::Ended => {
                 self.ended = true;
@@ -496,6 +555,8 @@ impl Intake {
             Event::Failed(error) => {
                 let left = std::mem::take(&mut self.outstanding);
                 self.ledger.returned(left);
+                let unknown = self.unproven;
+                self.lose_track(unknown, Became::Unknown);
                 (self.report)(IntakeNews::Failed(error));
                 return ControlFlow::Break(());
             }
@@ -538,8 +599,7 @@ impl Intake {
     /// As if the source had ended: the limit is reached, or nothing comes any more.
     fn end_by_itself(&mut self) {
         self.ended = true;
-        self.granted = 0;
-        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        self.take_no_more();
     }
 
     fn let_go(&mut self, ownership: Ownership, lost: bool) {
@@ -562,9 +622,11 @@ impl Intake {
 
     fn closed(&mut self, returned: u64, unknown: Tally) {
         let left = std::mem::take(&mut self.outstanding);
-        if unknown.total() > 0 {
-            self.ledger.unsettled(unknown, Became::Unknown);
+        if unknown != self.unproven {
+            tracing::debug!(worker = %self.config.worker, told = ?self.unproven, source = ?unknown, "accounts differ");
         }
+        let unknown = self.unproven;
+        self.lose_track(unknown, Became::Unknown);
         if self.config.takes_back {
             self.ledger.returned(left);
         } else {
@@ -577,6 +639,11 @@ impl Intake {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        if self.flushing.is_some_and(|by| now >= by + TICK) {
+            // It was told to answer by then; whoever waits for it is not to wait for ever.
+            tracing::warn!(worker = %self.config.worker, "the source did not say in time that it has flushed");
+            self.flush_ended();
+        }
         (self.report)(IntakeNews::Gauges { in_flight: self.outstanding, bytes: self.budget.used() });
         let still = now.saturating_duration_since(self.settled_at);
         if self.outstanding > 0 && still > self.config.timeout + STALL_GRACE {

@@ -38,7 +38,9 @@ const TURN_MESSAGES: u32 = 64;
 const TURN_POLL: Duration = Duration::from_micros(100);
 /// Settlements leave in vectors of at most this many.
 const SETTLED_AT_ONCE: usize = 256;
-/// A message whose handler is pending longer is copied out of its batch.
+/// While a lane has more to do, what is settled leaves this often, or when it is enough.
+const REPORT_EVERY: Duration = Duration::from_millis(1);
+/// A message whose handler or confirm is pending longer is copied out of its batch.
 const COPY_OUT_AFTER: Duration = Duration::from_secs(1);
 /// How long a handler whose message belongs to somebody else by now may go on.
 const LOST_GRACE: Duration = Duration::from_secs(5);
@@ -152,6 +154,7 @@ where
     dropped: Vec<At>,
     now: Instant,
     next_sweep: Instant,
+    next_report: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +228,7 @@ where
             dropped: Vec::new(),
             now,
             next_sweep: now,
+            next_report: now,
         }
     }
 
@@ -248,7 +252,10 @@ where
             self.view.turned(self.now);
             let more = self.turn(&mut woken);
             self.sweep();
-            self.report();
+            if !more || self.now >= self.next_report {
+                self.next_report = self.now + REPORT_EVERY;
+                self.report();
+            }
             if more {
                 tokio::task::yield_now().await;
                 continue;
@@ -278,7 +285,9 @@ where
             }
             LaneAsk::Work(slab) => self.inbox.push_back(slab),
             LaneAsk::Drain => self.drain(),
-            LaneAsk::WorkOff => self.mode = Mode::WorkingOff,
+            // One that drains already, because a message has no place to go to, goes on so.
+            LaneAsk::WorkOff if self.mode == Mode::Running => self.work_off(),
+            LaneAsk::WorkOff => {}
             LaneAsk::Cancel => self.cancel(),
             LaneAsk::Release { token, ownership, lost } => self.release(token, ownership, lost),
             LaneAsk::Hold => self.held_back = true,
@@ -336,7 +345,7 @@ where
             if let Some(&job) = self.ready.front() {
                 if U::BATCH {
                     self.ready.pop_front();
-                    self.form(job);
+                    self.form_with_those_behind(job);
                     continue;
                 }
                 if !self.may_start_now() {
@@ -359,10 +368,11 @@ where
             let head = &slab.heads()[self.cursor as usize];
             let number = self.config.order.number(head);
             let attempts = head.attempts;
-            if self.numbers.is_held(number) && !(U::BATCH && self.forming.holds(number)) {
+            let joins = U::BATCH && self.forming.holds(number) && !self.numbers.is_awaited(number);
+            if self.numbers.is_held(number) && !joins {
                 let slab = Arc::new(slab.only(self.cursor));
                 self.cursor += 1;
-                let job = self.jobs.add(Pick { slab, index: 0, attempts }, number, State::Parked);
+                let job = self.jobs.add(Pick { slab, index: 0, attempts }, number, State::Parked, self.now);
                 self.numbers.wait(number, job, &mut self.jobs);
                 continue;
             }
@@ -370,7 +380,7 @@ where
                 let pick = Pick { slab: slab.clone(), index: self.cursor, attempts };
                 self.cursor += 1;
                 self.numbers.hold(number);
-                let job = self.jobs.add(pick, number, State::Forming);
+                let job = self.jobs.add(pick, number, State::Forming, self.now);
                 self.form(job);
                 continue;
             }
@@ -430,7 +440,7 @@ where
                 let job = job.unwrap_or_else(|| {
                     let number = self.config.order.number(&pick.slab.heads()[pick.index as usize]);
                     self.numbers.hold(number);
-                    self.jobs.add(pick.clone(), number, State::Running)
+                    self.jobs.add(pick.clone(), number, State::Running, self.now)
                 });
                 self.jobs.set_state(job, State::Running);
                 self.slots.occupy(slot, Members::One(job), attempt, self.now);
@@ -522,7 +532,6 @@ where
             Sends::Pending => {
                 let job = job.unwrap_or_else(|| self.adopt(pick));
                 self.jobs.set_state(job, State::Confirming { attempt, then: Verdict::Acked });
-                self.jobs.copy_out(job);
                 self.confirming[attempt as usize] = Members::One(job);
             }
             Sends::Failed(failure) => {
@@ -537,7 +546,7 @@ where
     fn adopt(&mut self, pick: Pick) -> u32 {
         let number = self.config.order.number(&pick.slab.heads()[pick.index as usize]);
         self.numbers.hold(number);
-        self.jobs.add(pick, number, State::Running)
+        self.jobs.add(pick, number, State::Running, self.now)
     }
 
     /// The sends of an attempt have come to an end.
@@ -559,9 +568,17 @@ where
         self.free_attempts.push(attempt);
         match sends {
             Sends::Failed(failure) => {
+                let mut failed = Vec::new();
                 for job in members {
-                    self.send_failed(job, failure.copied());
+                    match self.jobs.get(job).state {
+                        State::Confirming { then: Verdict::DeadLettered, .. } => {
+                            self.dead_letter_refused(job, &failure)
+                        }
+                        State::Confirming { .. } => failed.push(job),
+                        _ => {}
+                    }
                 }
+                self.failed_together(failed, || failure.copied());
             }
             _ => {
                 for job in members {
@@ -579,16 +596,6 @@ where
         }
         let at = self.jobs.get(job).pick.at();
         self.settle(at, Some(job), then);
-    }
-
-    fn send_failed(&mut self, job: u32, failure: Failure) {
-        let State::Confirming { then, .. } = self.jobs.get(job).state else { return };
-        if then == Verdict::DeadLettered {
-            self.dead_letter_refused(job, &failure);
-        } else {
-            let pick = self.jobs.pick(job);
-            self.failed(pick, Some(job), failure);
-        }
     }
 
     /// A message was not handled: again, to the dead letters, or away.
@@ -654,8 +661,18 @@ where
             self.timers.remove(&(until, job));
         }
         if let Some(next) = self.numbers.free(gone.number, &mut self.jobs) {
-            self.jobs.set_state(next, State::Ready);
-            self.ready.push_back(next);
+            self.next_up(next);
+        }
+    }
+
+    /// A job that waited for its number holds it now.
+    fn next_up(&mut self, job: u32) {
+        match self.jobs.get_mut(job).not_before.take() {
+            Some(until) if until > self.now => self.at(until, job, State::Waiting { until }),
+            _ => {
+                self.jobs.set_state(job, State::Ready);
+                self.ready.push_back(job);
+            }
         }
     }
 
@@ -698,32 +715,32 @@ where
             if age >= self.config.timeout {
                 let text = format!("handler did not end within {}", crate::duration::short(self.config.timeout));
                 self.lose(slot, || Failure::retry(text.clone()).classed("timeout"));
-            } else if age >= COPY_OUT_AFTER {
-                for job in self.slots.members(slot).clone() {
-                    self.jobs.copy_out(job);
-                }
             }
         }
+        self.jobs.copy_out_older_than(self.now, COPY_OUT_AFTER);
         self.sweep_lost();
         self.check_released();
     }
 
     /// Drops the handler in a slot; its messages have failed.
     fn lose(&mut self, slot: u32, why: impl Fn() -> Failure) {
+        let members = self.drop_handler(slot);
+        self.failed_together(members, why);
+    }
+
+    /// Drops the handler in a slot; whose it was.
+    fn drop_handler(&mut self, slot: u32) -> Members {
         let (members, attempt, since) = self.slots.abandon(slot);
         self.view.vacant(slot);
         self.view.handled(self.now.saturating_duration_since(since));
         // What the handler had sent concerns nobody any more.
         self.attempts[attempt as usize].retire();
         self.free_attempts.push(attempt);
-        for job in members {
-            let pick = self.jobs.pick(job);
-            self.failed(pick, Some(job), why());
-        }
+        members
     }
 
     fn next_timer(&self) -> Option<Instant> {
-        let sweep = (self.slots.taken() > 0 || !self.releasing.is_empty()).then_some(self.next_sweep);
+        let sweep = (!self.jobs.is_empty() || !self.releasing.is_empty()).then_some(self.next_sweep);
         let first = self.timers.first().map(|(until, _)| *until);
         let waits = self.rate_until.filter(|_| !self.inbox.is_empty() || !self.ready.is_empty());
         [sweep, first, waits, self.forming.due_at()].into_iter().flatten().min()
@@ -751,6 +768,19 @@ where
         }
         self.mode = Mode::Draining;
         self.drop_unstarted(|_| true);
+    }
+
+    /// What is there is handled to its end; only what has nowhere to go is let go of, so that nobody waits for it.
+    fn work_off(&mut self) {
+        if self.mode == Mode::Cancelled {
+            return;
+        }
+        self.mode = Mode::WorkingOff;
+        let jobs = &self.jobs;
+        let stuck: Vec<u32> = jobs.ids().filter(|job| jobs.get(*job).state == State::Stuck).collect();
+        for job in stuck {
+            self.give_back(job);
+        }
     }
 
     /// Gives back what no handler has started and `which` covers.
@@ -805,7 +835,10 @@ where
         self.mode = Mode::Cancelled;
         for slot in 0..self.slots.len() {
             if self.slots.since(slot).is_some() {
-                self.lose(slot, || Failure::retry("cancelled by the stop").classed("cancelled"));
+                // Unfinished, not failed: it goes back even in its last attempt.
+                for job in self.drop_handler(slot) {
+                    self.give_back(job);
+                }
             }
         }
         let confirming: Vec<u32> =
@@ -865,11 +898,7 @@ where
                 .into_iter()
                 .all(|job| over.iter().any(|ownership| ownership.covers(self.jobs.get(job).pick.at())));
             if covered {
-                let (members, attempt, _) = self.slots.abandon(slot);
-                self.view.vacant(slot);
-                self.attempts[attempt as usize].retire();
-                self.free_attempts.push(attempt);
-                for job in members {
+                for job in self.drop_handler(slot) {
                     self.give_back(job);
                 }
             }

@@ -20,6 +20,7 @@ pub enum Order {
 impl Order {
     /// The number under which a message waits; 0 for one that waits for no other. Two keys of one number are handled
     /// one after the other, which is slower and nothing worse.
+    #[inline]
     pub(crate) fn number(self, head: &Head) -> u64 {
         match self {
             Order::ByKey => head.key_hash,
@@ -30,6 +31,7 @@ impl Order {
     }
 
     /// The lane of a message: the same for all messages of one number.
+    #[inline]
     pub(crate) fn lane(self, head: &Head, index: u32, lanes: u32) -> u32 {
         match self.number(head) {
             0 => index % lanes,
@@ -66,6 +68,21 @@ struct Held {
     last: u32,
 }
 
+impl Held {
+    /// Takes the first of those that wait.
+    fn pop(&mut self, links: &impl Links) -> Option<u32> {
+        let next = self.first;
+        if next == NOBODY {
+            return None;
+        }
+        self.first = links.next(next);
+        if self.first == NOBODY {
+            self.last = NOBODY;
+        }
+        Some(next)
+    }
+}
+
 /// The numbers in flight, each with the jobs that wait for it. Spans ownership epochs: a number stays held until the
 /// handler that holds it has ended, whatever became of the ownership.
 #[derive(Default)]
@@ -80,11 +97,13 @@ pub(crate) trait Links {
 }
 
 impl Numbers {
+    #[inline]
     pub(crate) fn is_held(&self, number: u64) -> bool {
         number != 0 && !self.held.is_empty() && self.held.contains_key(&number)
     }
 
     /// Takes the number, or joins those that hold it: the members of one batch do.
+    #[inline]
     pub(crate) fn hold(&mut self, number: u64) {
         if number == 0 {
             return;
@@ -114,7 +133,21 @@ impl Numbers {
         held.first = job;
     }
 
+    /// The job that was next holds the number beside those that hold it: it joins their batch.
+    pub(crate) fn join(&mut self, number: u64, links: &mut impl Links) -> Option<u32> {
+        let held = self.held.get_mut(&number)?;
+        let next = held.pop(links)?;
+        held.holders += 1;
+        Some(next)
+    }
+
+    /// Whether somebody waits for the number.
+    pub(crate) fn is_awaited(&self, number: u64) -> bool {
+        self.held.get(&number).is_some_and(|held| held.first != NOBODY)
+    }
+
     /// Lets go of the number. The job that was next, if any, holds it now.
+    #[inline]
     pub(crate) fn free(&mut self, number: u64, links: &mut impl Links) -> Option<u32> {
         if number == 0 {
             return None;
@@ -125,17 +158,12 @@ impl Numbers {
         if held.holders > 0 {
             return None;
         }
-        if held.first == NOBODY {
-            entry.remove();
-            return None;
+        let next = held.pop(links);
+        match next {
+            Some(_) => held.holders = 1,
+            None => drop(entry.remove()),
         }
-        let next = held.first;
-        held.first = links.next(next);
-        if held.first == NOBODY {
-            held.last = NOBODY;
-        }
-        held.holders = 1;
-        Some(next)
+        next
     }
 
     /// A job that held the number with others lets go of it and waits for it, before all others that wait. The job that

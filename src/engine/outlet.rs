@@ -101,11 +101,14 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
+    /// The class of a refusal because of a stop.
+    pub(crate) const STOPPING: &str = "stopping";
+
     pub(crate) fn failure(self, producer: &str) -> Failure {
         let (class, text) = match self {
             Refused::Full => ("send", "is full"),
-            Refused::Stopping => ("stopping", "takes no new work: the app is stopping"),
-            Refused::Closed => ("stopping", "is closed"),
+            Refused::Stopping => (Self::STOPPING, "takes no new work: the app is stopping"),
+            Refused::Closed => (Self::STOPPING, "is closed"),
             Refused::Settled => ("settled", "refused a send whose handler has returned already"),
         };
         Failure::retry(format!("producer '{producer}' {text}")).classed(class)
@@ -174,7 +177,7 @@ impl Outlet {
     }
 
     /// Waits until there may be room, or the answer would be another one. Cancel-safe.
-    pub(crate) async fn room(&self, size: usize) {
+    pub(crate) async fn room(&self, size: usize, caused: bool) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _leaving = Leaving(&self.waiting);
         loop {
@@ -186,12 +189,23 @@ impl Outlet {
                 let inner = self.inner();
                 let full =
                     inner.messages > 0 && (inner.messages >= OUTLET_MESSAGES || inner.bytes + size > OUTLET_BYTES);
-                if !full || inner.intake != Intake::Open {
+                let refused = match inner.intake {
+                    Intake::Open => false,
+                    Intake::CausedOnly => !caused,
+                    Intake::Closed => true,
+                };
+                if !full || refused {
                     return;
                 }
             }
             room.await;
         }
+    }
+
+    /// Whether everything that was accepted has been taken.
+    pub(crate) fn is_taken(&self) -> bool {
+        let inner = self.inner();
+        inner.full.is_empty() && inner.filling.messages.is_empty()
     }
 
     /// The next messages for the sink, oldest first.

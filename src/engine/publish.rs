@@ -72,7 +72,7 @@ pub(crate) async fn publish(
         this.send_on_demand();
         if let Some(by) = closing
             && !close_told
-            && (this.held.is_none() || Instant::now() >= by)
+            && ((this.held.is_none() && outlet.is_taken()) || Instant::now() >= by)
         {
             // Everything that was accepted is with the sink, or time is up.
             this.sink.tell(SinkAsk::Close { by });

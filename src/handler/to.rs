@@ -137,7 +137,7 @@ impl<T: Sync, Tag> To<T, Tag> {
         loop {
             match self.typed.try_send(value, headers, self.inherits.as_ref(), &mut receipt, true)? {
                 Ok(()) => return Ok(()),
-                Err((Refused::Full, size)) => self.typed.outlet.room(size).await,
+                Err((Refused::Full, size)) => self.typed.outlet.room(size, true).await,
                 Err((refused, _)) => return Err(refused.failure(self.typed.outlet.name())),
             }
         }
@@ -246,7 +246,7 @@ impl<T: Sync, Tag> Publisher<T, Tag> {
             let receipt = || Ok(Receipt::Waiter(tell.take().expect("accepted once")));
             match self.typed.try_send(value, headers.as_ref(), None, receipt, false)? {
                 Ok(()) => break,
-                Err((Refused::Full, size)) => self.typed.outlet.room(size).await,
+                Err((Refused::Full, size)) => self.typed.outlet.room(size, false).await,
                 Err((refused, _)) => return Err(refused.failure(self.typed.outlet.name())),
             }
         }

@@ -87,11 +87,13 @@ pub struct Slab {
 
 impl Slab {
     /// How many messages.
+    #[inline]
     pub fn len(&self) -> usize {
         self.heads.len()
     }
 
     /// Whether it holds none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.heads.is_empty()
     }
@@ -102,16 +104,19 @@ impl Slab {
     }
 
     /// What is known of each message.
+    #[inline]
     pub fn heads(&self) -> &[Head] {
         &self.heads
     }
 
     /// Bytes that this slab keeps in memory.
+    #[inline]
     pub fn size(&self) -> u64 {
         (self.bytes.len() + self.heads.len() * size_of::<Head>()) as u64
     }
 
     /// One message. Panics when `index` is not below [`Slab::len`].
+    #[inline]
     pub fn get(&self, index: u32) -> MessageRef<'_> {
         MessageRef { slab: self, head: &self.heads[index as usize] }
     }
@@ -165,6 +170,7 @@ impl Slab {
     }
 
     /// The payload as shared bytes, without a copy; keeps the whole slab alive.
+    #[inline]
     pub fn payload_bytes(&self, index: u32) -> Option<Bytes> {
         let span = self.heads[index as usize].payload;
         (span != Span::ABSENT).then(|| self.bytes.slice(span.start as usize..(span.start + span.len) as usize))
@@ -228,16 +234,19 @@ pub struct MessageRef<'a> {
 
 impl<'a> MessageRef<'a> {
     /// What orders it.
+    #[inline]
     pub fn key(self) -> Option<&'a [u8]> {
         self.head.key.get(&self.slab.bytes)
     }
 
     /// What it says; `None` is a tombstone.
+    #[inline]
     pub fn payload(self) -> Option<&'a [u8]> {
         self.head.payload.get(&self.slab.bytes)
     }
 
     /// Its headers, read when looked at.
+    #[inline]
     pub fn headers(self) -> HeadersRef<'a> {
         HeadersRef::from_encoded(self.head.headers.get(&self.slab.bytes).unwrap_or_default())
     }
@@ -258,11 +267,13 @@ impl<'a> MessageRef<'a> {
     }
 
     /// What is known of it without its bytes.
+    #[inline]
     pub fn head(self) -> &'a Head {
         self.head
     }
 
     /// Bytes of key, payload and headers.
+    #[inline]
     pub fn size(self) -> usize {
         self.key().map_or(0, <[u8]>::len) + self.payload().map_or(0, <[u8]>::len) + self.headers().encoded().len()
     }
@@ -308,11 +319,13 @@ impl SlabBuilder {
     }
 
     /// How many messages are in it.
+    #[inline]
     pub fn len(&self) -> usize {
         self.heads.len()
     }
 
     /// Whether it holds none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.heads.is_empty()
     }
@@ -332,6 +345,7 @@ impl SlabBuilder {
     /// Adds a message from its parts; the head that comes back takes the rest of what its source knows.
     ///
     /// Panics when the buffer would grow past 4 GiB, which `max_message` and the batch bounds forbid.
+    #[inline]
     pub fn push(
         &mut self,
         key: Option<&[u8]>,

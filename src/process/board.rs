@@ -225,11 +225,13 @@ impl LaneLine {
     }
 
     /// This message's handler is polled from now on, until [`LaneLine::idle`] or the next one.
+    #[inline]
     pub fn polling(&self, position: u64, epoch: u32, partition: u32, attempt: u32, now_ms: u64) {
         self.polled.set(position, epoch, partition, attempt, now_ms);
     }
 
     /// No handler is being polled.
+    #[inline]
     pub fn idle(&self) {
         self.polled.clear();
     }

@@ -205,11 +205,11 @@ impl Actor for Root {
             RootMsg::StartFailed { id, text, exit } => {
                 let member = state.member(id);
                 tracing::error!(actor = %member.name, kind = member.kind.name(), exit, "start failed: {text}");
-                state.start_error.get_or_insert(format!(
-                    "{} '{}': {text}",
-                    state.members[usize::from(id.0)].kind.name(),
-                    state.members[usize::from(id.0)].name
-                ));
+                let why = format!("{} '{}': {text}", member.kind.name(), member.name);
+                if state.machine.phase() == Phase::Starting {
+                    // Later it is a restart that failed, and the next one may do.
+                    state.start_error.get_or_insert(why);
+                }
                 let member = state.member(id);
                 member.error = Some(text);
                 member.stopped = Stopped::Failed;
@@ -285,6 +285,9 @@ impl State {
         match *event {
             Event::Ready(id) => {
                 self.show(id, Doing::Ready);
+                // Whatever it failed by before, it is well now.
+                let member = self.member(id);
+                (member.stopped, member.error) = (Stopped::NotStarted, None);
                 self.end_step(id, Stopped::Properly);
                 if self.member(id).kind == Kind::Resource {
                     self.open_resources += 1;

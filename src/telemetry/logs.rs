@@ -1,5 +1,6 @@
 //! Where log lines go: text for eyes on a terminal, JSON for machines elsewhere, always stderr.
 
+use super::status::AboveStatus;
 use std::fmt;
 use std::io::IsTerminal;
 use tracing::{Dispatch, dispatcher};
@@ -24,7 +25,12 @@ pub fn install() -> bool {
     }
     let (filter, wrong) = filter(|name| std::env::var(name).ok());
     // `try_init` also takes what libraries write by way of the `log` crate. Lost races end here as well.
-    let installed = subscriber(Form::of_stderr(), filter, std::io::stderr).try_init().is_ok();
+    let form = Form::of_stderr();
+    let installed = match form {
+        Form::Text { .. } => subscriber(form, filter, || AboveStatus(std::io::stderr())).try_init(),
+        Form::Json => subscriber(form, filter, std::io::stderr).try_init(),
+    };
+    let installed = installed.is_ok();
     if let Some((variable, error)) = wrong {
         tracing::warn!(variable, %error, "the log filter cannot be read, info holds");
     }

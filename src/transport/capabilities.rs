@@ -2,6 +2,7 @@
 
 /// What the broker's own count of deliveries says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeliveryCount {
     /// It keeps none.
     #[default]

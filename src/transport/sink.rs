@@ -10,11 +10,19 @@ use std::time::{Duration, Instant};
 
 /// What the engine wants of a sink, known before anything opens.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SinkSpec {
     /// Name of the worker, as in logs, metrics and errors.
     pub worker: Arc<str>,
     /// How long an unreachable broker is tried before the first connection counts as failed.
     pub patience: Duration,
+}
+
+impl SinkSpec {
+    /// For a worker of that name.
+    pub fn new(worker: impl Into<Arc<str>>, patience: Duration) -> Self {
+        Self { worker: worker.into(), patience }
+    }
 }
 
 /// A sink that could be opened.
@@ -28,6 +36,7 @@ pub trait SinkPlan: Send + Sync {
 
 /// What the engine tells a sink.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum SinkAsk {
     /// Publish these, in order; every index is confirmed once under this number. The engine stays within the demand.
     Send {
@@ -53,6 +62,7 @@ pub enum SinkAsk {
 
 /// What happens at a sink.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum SinkEvent {
     /// So much may be sent from now on; replaces what was said before, and what is sent uses it up. A batch may go
     /// over by its last message.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 /// What the engine wants of a source, known before anything opens.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SourceSpec {
     /// Name of the worker, as in logs, metrics and errors.
     pub worker: Arc<str>,
@@ -28,6 +29,20 @@ pub struct SourceSpec {
     pub patience: Duration,
 }
 
+impl SourceSpec {
+    /// For a worker of that name and a group, with the defaults of a consumer.
+    pub fn new(worker: impl Into<Arc<str>>, group: impl Into<Arc<str>>, patience: Duration) -> Self {
+        Self {
+            worker: worker.into(),
+            default_group: group.into(),
+            concurrency: 16,
+            by_key: true,
+            max_message: 16 << 20,
+            patience,
+        }
+    }
+}
+
 /// Header of a delivery whose payload was over `max_message` and is left out; the value is its size in bytes.
 pub const OVERSIZED_HEADER: &str = "longshore-oversized";
 
@@ -36,6 +51,7 @@ pub const UNDECODABLE_HEADER: &str = "longshore-undecodable";
 
 /// What an opened source can call back.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct SourceHooks {
     /// Says that there is work again, at once and without waiting. A source that cannot take back calls it *before*
     /// it confirms a send to itself, so that a drain never sees everybody idle while a message lies between two.
@@ -61,8 +77,10 @@ pub trait SourcePlan: Send + Sync {
     fn open(&self, hooks: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>>;
 }
 
-/// How a delivery was settled; the first three mean the same to a source: done with it.
+/// How a delivery was settled. All but [`Verdict::Retry`] mean the same to a source: done with it, which holds for
+/// those that are added later too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// Handled.
     Acked,
@@ -116,33 +134,42 @@ impl Ownership {
     }
 }
 
-/// What the engine tells a source.
+/// What the engine tells a source. One that is added later is told only where its capability is declared.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Ask {
-    /// So much may be delivered from now on; replaces what was told before, and what is delivered uses it up. A
-    /// single message larger than `bytes` is delivered when nothing else is unsettled.
+    /// So much may be delivered from now on, counted from what [`Source::next`] has returned so far; replaces what was
+    /// told before, and what is delivered uses it up. A source with a thread of its own counts what it has handed to
+    /// that thread. A single message larger than `bytes` is delivered when nothing else is unsettled.
     Demand {
         /// Messages.
         messages: u32,
-        /// Bytes of key, payload and headers.
+        /// Bytes, as [`Slab::size`] counts them.
         bytes: u64,
     },
     /// These are done with. Coalesced and carried out as the source sees fit, but soon: within 10 ms.
     Settle(Vec<Settlement>),
-    /// These were delivered and no handler has started them: take them back, in their old order.
+    /// These were delivered and no handler has started them: take them back, in their old order. After
+    /// [`Ask::StopIntake`] a source may keep them until [`Ask::Close`].
     Return(Vec<At>),
-    /// A handler is about to start this suspect: remember that durably, then say [`Event::Marked`].
+    /// A handler is about to start this suspect: remember that durably, then say [`Event::Marked`]. Where a broker can
+    /// only deliver it anew to mark it, [`Event::Lost`] and a redelivery answer it as well.
     Mark(At),
-    /// Carry out every settlement told so far, then say [`Event::Flushed`].
-    Flush,
+    /// Carry out every settlement told so far, then say [`Event::Flushed`]; say it by then, whatever happens, also
+    /// while disconnected.
+    Flush {
+        /// The latest moment.
+        by: Instant,
+    },
     /// Deliver nothing any more; connection, heartbeat and settlement go on. Then say [`Event::IntakeStopped`].
     ///
     /// A source that cannot take back goes on delivering what it has, and refuses new work from outside.
     StopIntake,
-    /// Deliver nothing until [`Ask::Resume`]; what is delivered stays delivered.
-    Pause,
+    /// Deliver nothing of these partitions, or of all, until [`Ask::Resume`]; what is delivered stays delivered.
+    /// Partitions are named only to a source that declares them.
+    Pause(Option<Box<[u32]>>),
     /// Deliver again.
-    Resume,
+    Resume(Option<Box<[u32]>>),
     /// Nothing of this ownership is running any more: a revoke may go on.
     Released(Ownership),
     /// Count what waits, then say [`Event::Measured`].
@@ -166,6 +193,7 @@ pub struct Backlog {
 
 /// What happens at a source.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// Messages, in order. Their `at.position` rises within an epoch and a partition, except where one comes again.
     Batch(Slab),
@@ -175,8 +203,11 @@ pub enum Event {
     Settled {
         /// Carried out.
         proven: Tally,
-        /// Dropped, because the delivery belonged to somebody else already.
+        /// Dropped, because the delivery belonged to somebody else already: it is known to come again.
         stale: Tally,
+        /// Sent under an ownership that ended before anything proved them: whether they arrived is not known. Said
+        /// before the [`Event::Lost`] of that ownership.
+        unknown: Tally,
     },
     /// Everything told before the `Flush` is carried out, or counted as stale.
     Flushed,
@@ -186,7 +217,8 @@ pub enum Event {
     Ended,
     /// Partitions were given to this process.
     Assigned(Ownership),
-    /// An ownership will be lost: start none of its messages, end those that run, say [`Ask::Released`].
+    /// An ownership will be lost: start none of its messages, end those that run, say [`Ask::Released`], which comes
+    /// after every settlement of it. Each one ends in one [`Event::Lost`], clean or not.
     Revoking {
         /// What goes.
         ownership: Ownership,
@@ -195,16 +227,18 @@ pub enum Event {
     },
     /// An ownership is lost: its deliveries will come again, here or elsewhere; settlements of it are stale.
     Lost(Ownership),
-    /// Connected and subscribed; also after each reconnect.
+    /// Connected and subscribed; also after each reconnect, once for each.
     Connected,
-    /// The connection is gone; the source tries again by itself, with back-off.
+    /// The connection is gone, said once; the source tries again by itself, with back-off. It hands over nothing that
+    /// it had buffered once nothing has been proven for a second: all of that would come again.
     Disconnected(Error),
     /// What waits, after [`Ask::Measure`].
     Measured(Backlog),
-    /// Something the operator should see that stops nothing: a queue that was recreated, a full disk that is tried
-    /// again.
+    /// Something the operator should see that stops nothing, said once a change: a queue that was recreated, a full
+    /// disk that is tried again.
     Trouble(Error),
-    /// Closed; nothing comes after it.
+    /// Closed; nothing comes after it. The counts are the source's own account of what it still had; the engine keeps
+    /// one as well, and reports that one.
     Closed {
         /// Deliveries that were given back or left to the broker: unsettled ones.
         returned: u64,

@@ -6,6 +6,7 @@ use crate::message::{At, Slab};
 
 /// Where the dead letters of a source go.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeadPlace {
     /// There is none: bad input ends the process with 65, unless `--dead-letter` names a place.
     None,
@@ -20,7 +21,7 @@ pub struct Inspection {
     pub queue: String,
     /// The group.
     pub group: Option<String>,
-    /// Messages that could be delivered now.
+    /// Messages that could be delivered now; where `in_flight` is not told, all that are not settled.
     pub waiting: Option<u64>,
     /// Messages that wait for their delay.
     pub delayed: Option<u64>,

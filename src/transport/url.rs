@@ -152,6 +152,25 @@ impl Url {
         self.options.iter().rev().find(|(at, _)| at == name).map(|(_, value)| value.as_str())
     }
 
+    /// The same URL without these options.
+    #[must_use]
+    pub fn without(&self, names: &[&str]) -> Self {
+        let goes = |pair: &str| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            decoded(name).is_ok_and(|name| names.contains(&name.as_str()))
+        };
+        let shown = match self.shown.split_once('?') {
+            None => self.shown.clone(),
+            Some((place, query)) => {
+                let kept: Vec<&str> = query.split('&').filter(|pair| !goes(pair)).collect();
+                if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) }
+            }
+        };
+        let mut options = self.options.clone();
+        options.retain(|(name, _)| !names.contains(&name.as_str()));
+        Self { options, shown, ..self.clone() }
+    }
+
     /// The same URL with these options alone, and this path.
     #[must_use]
     pub fn with(&self, path: impl Into<String>, options: &[(&str, &str)]) -> Self {
@@ -329,6 +348,15 @@ mod tests {
         assert_eq!(url.option("queue"), Some(home.as_str()));
         assert_eq!(url.to_string(), "amqp://${env:PATH}:${env:PATH}@h/?queue=${env:PATH}");
         assert!(!url.has_literal_password());
+    }
+
+    #[test]
+    fn options_can_be_left_out_and_the_rest_is_shown_as_it_was_written() {
+        let all = url("local:a.db?queue=${env:PATH}&group=g&key=/id");
+        let some = all.without(&["group", "key"]);
+        assert_eq!(some.to_string(), "local:a.db?queue=${env:PATH}");
+        assert_eq!((some.option("group"), some.option("queue")), (None, all.option("queue")));
+        assert_eq!(url("file:a?key=/id").without(&["key"]), url("file:a"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! `LONGSHORE_TEST_FULL=1` repeats as often and waits as long as the promise says; else both are about a tenth.
 
-#[path = "../support/mod.rs"]
+#[path = "../support/child.rs"]
 mod support;
 
 mod hangs;

@@ -2,7 +2,7 @@
 //!
 //! Each handler notes what it does in a file that only grows, so that it outlives whoever is killed.
 
-#[path = "../support/mod.rs"]
+#[path = "../support/child.rs"]
 mod support;
 
 use libtest_mimic::{Arguments, Trial};

@@ -1,283 +1,170 @@
-//! Child processes of a test program: the program starts itself again, and its `main` is then the app's.
-//!
-//! A child says on its stdout what it has come to, a line that begins with `@` each; stderr is Longshore's.
+//! What tests of whole apps share: a log that can be awaited, and a transport that does what a test says.
 
-#![allow(dead_code, reason = "each test program uses its part of it")]
+#![allow(dead_code, reason = "each test file uses its part of it")]
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+pub mod scripted;
 
-/// Which life a child leads.
-const ROLE: &str = "LONGSHORE_TEST_ROLE";
+use longshore::message::Message;
+use longshore::prelude::*;
+use longshore::transport::memory::Memory;
+use longshore::transport::{Transport, Url};
+use longshore::{Running, Stopped};
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
-/// Nobody waits longer for anything, and no child lives longer, whatever is broken.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Whoever waits longer has found a hang.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether every repeat and every time-out is to be as long as the promise says, instead of a tenth.
-pub fn full() -> bool {
-    std::env::var_os("LONGSHORE_TEST_FULL").is_some_and(|value| value != "0")
+/// Waits for something that must happen.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("this did not happen within {PATIENCE:?}: {what}"),
+    }
 }
 
-/// A life of a child, by name.
-pub type Life = (&'static str, fn() -> ExitCode);
-
-/// In a child, leads its life; else returns `None`.
-pub fn child(lives: &[Life]) -> Option<ExitCode> {
-    let role = std::env::var(ROLE).ok()?;
-    let (_, life) = lives.iter().find(|(name, _)| *name == role).expect("a life of that name");
-    std::thread::spawn(|| {
-        std::thread::sleep(PATIENCE);
-        rustix::process::kill_process(rustix::process::getpid(), Signal::KILL)
-    });
-    Some(life())
+/// What handlers saw, in order; tests wait until it is enough.
+pub struct Log<T> {
+    all: Arc<Mutex<Vec<T>>>,
+    grown: watch::Sender<usize>,
 }
 
-/// Tells the parent.
-pub fn say(what: impl std::fmt::Display) {
-    let mut out = std::io::stdout().lock();
-    // In one write, so that lines of several threads and of a killed child stay whole.
-    let _ = out.write_all(format!("@ {what}\n").as_bytes());
-    let _ = out.flush();
+impl<T> Clone for Log<T> {
+    fn clone(&self) -> Self {
+        Self { all: self.all.clone(), grown: self.grown.clone() }
+    }
 }
 
-/// What a child is given besides its name.
-pub fn given(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("a child is given {name}"))
+impl<T> Default for Log<T> {
+    fn default() -> Self {
+        Self { all: Arc::default(), grown: watch::Sender::new(0) }
+    }
 }
 
-/// A child at work.
-pub struct Puppet {
-    child: Child,
-    said: Receiver<String>,
-    logged: Receiver<String>,
-    stdout: Vec<String>,
-    stderr: Vec<String>,
+impl<T: Clone> Log<T> {
+    pub fn push(&self, entry: T) {
+        let mut all = self.all.lock().unwrap();
+        all.push(entry);
+        let len = all.len();
+        drop(all);
+        self.grown.send_replace(len);
+    }
+
+    pub fn all(&self) -> Vec<T> {
+        self.all.lock().unwrap().clone()
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.lock().unwrap().len()
+    }
+
+    /// Waits for so many entries.
+    pub async fn until(&self, len: usize) -> Vec<T> {
+        let mut grown = self.grown.subscribe();
+        soon(&format!("{len} entries in the log"), grown.wait_for(|now| *now >= len)).await.unwrap();
+        self.all()
+    }
 }
 
-/// A child that has ended.
-pub struct Ended {
-    status: ExitStatus,
-    /// When it was waited for.
-    pub at: Instant,
-    /// All lines.
-    pub stdout: Vec<String>,
-    /// All lines.
-    pub stderr: Vec<String>,
+/// Lets handlers wait for the test: closed until it is opened.
+#[derive(Clone)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
 }
 
-fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
-    let (tell, lines) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut from = BufReader::new(from);
-        let mut line = Vec::new();
-        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
-            line.clear();
-            if tell.send(text).is_err() {
-                return;
-            }
+impl Gate {
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub fn close(&self) {
+        self.0.send_replace(false);
+    }
+
+    pub async fn pass(&self) {
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
+}
+
+/// Polls a condition that nothing announces.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    soon(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
-    });
-    lines
+    })
+    .await;
 }
 
-/// The command that starts a child of that role, with nothing of Longshore's in its environment.
-pub fn command(role: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a test program has a path"));
-    clean(&mut command, role);
-    command
+/// Starts an app and waits until it is ready.
+pub async fn started(app: App) -> Running {
+    let running = app.start(&Handle::current()).await.unwrap();
+    assert!(soon("the app is ready", running.ready()).await, "the app did not start");
+    running
 }
 
-/// The same by way of another program, which is given the child's path as its last argument.
-pub fn command_by(program: &str, arguments: &[&str], role: &str) -> Command {
-    let mut command = Command::new(program);
-    command.args(arguments).arg(std::env::current_exe().expect("a test program has a path"));
-    clean(&mut command, role);
-    command
+/// Stops an app and waits for its end.
+pub async fn stopped(mut running: Running) -> Stopped {
+    running.stop();
+    ended(&mut running).await
 }
 
-fn clean(command: &mut Command, role: &str) {
-    let of_the_app = ["SHUTDOWN_TIMEOUT", "TERMINATION_GRACE_SECONDS", "PRESTOP_SECONDS", "RUST_LOG", "NO_COLOR"];
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("LONGSHORE_") || of_the_app.contains(&name)) {
-            command.env_remove(&name);
+/// Waits for the end of an app.
+pub async fn ended(running: &mut Running) -> Stopped {
+    let stopped = soon("the app stops", running.wait()).await;
+    assert_eq!(stopped.report()["total"]["unaccounted"], 0, "{}", stopped.table());
+    stopped
+}
+
+/// A count of a worker in the report.
+pub fn count(stopped: &Stopped, worker: &str, of: &str) -> u64 {
+    actor(stopped, worker)[of].as_u64().unwrap_or_else(|| panic!("'{of}' of '{worker}' in {}", stopped.report()))
+}
+
+/// An actor of the report.
+pub fn actor(stopped: &Stopped, name: &str) -> serde_json::Value {
+    let report = stopped.report();
+    let mut all =
+        ["workers", "others"].into_iter().flat_map(|part| report[part].as_array().cloned().unwrap_or_default());
+    all.find(|actor| actor["name"] == name).unwrap_or_else(|| panic!("'{name}' in {report}"))
+}
+
+/// Everything that lies in a queue, without taking it.
+pub async fn content(transport: &impl Transport, url: &str) -> Vec<Message> {
+    let url = Url::parse(url).unwrap();
+    let mut shelf = transport.shelf(&url).await.unwrap();
+    let mut found = Vec::new();
+    loop {
+        let slab = shelf.read(256).await.unwrap();
+        if slab.is_empty() {
+            return found;
         }
-    }
-    command.env(ROLE, role).env("LONGSHORE_ADMIN_LISTEN", "off").stdin(Stdio::null());
-}
-
-impl Puppet {
-    /// Starts a child of that role with these variables.
-    pub fn start(role: &str, set: &[(&str, &str)]) -> Self {
-        let mut command = command(role);
-        command.envs(set.iter().copied());
-        Self::of(command)
-    }
-
-    /// Starts what [`command`] made, with stdout and stderr read.
-    pub fn of(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a child");
-        let said = lines(child.stdout.take().expect("a pipe"));
-        let logged = lines(child.stderr.take().expect("a pipe"));
-        Self { child, said, logged, stdout: Vec::new(), stderr: Vec::new() }
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What goes to its stdin; dropping it is the end of that.
-    pub fn stdin(&mut self) -> std::process::ChildStdin {
-        self.child.stdin.take().expect("stdin is a pipe")
-    }
-
-    fn next(&mut self, of_log: bool, wanted: &str) -> String {
-        let from = if of_log { &self.logged } else { &self.said };
-        match from.recv_timeout(PATIENCE) {
-            Ok(line) => {
-                if of_log { &mut self.stderr } else { &mut self.stdout }.push(line.clone());
-                line
-            }
-            Err(why) => {
-                while let Ok(line) = self.logged.recv_timeout(Duration::from_millis(100)) {
-                    self.stderr.push(line);
-                }
-                let why = if why == RecvTimeoutError::Timeout { "nothing came" } else { "it ended" };
-                panic!("waited for {wanted}: {why}; stdout {:#?}\nstderr {:#?}", self.stdout, self.stderr);
-            }
-        }
-    }
-
-    /// Waits until it says a line that begins so; the rest of it.
-    pub fn hear(&mut self, begin: &str) -> String {
-        loop {
-            let line = self.next(false, begin);
-            if let Some(rest) = line.strip_prefix("@ ").and_then(|said| said.strip_prefix(begin)) {
-                return rest.trim().to_owned();
-            }
-        }
-    }
-
-    /// Waits for any line of stderr.
-    pub fn first_line(&mut self) -> String {
-        self.next(true, "a first line")
-    }
-
-    /// Waits for a line of stderr that holds this.
-    pub fn log(&mut self, wanted: &str) -> String {
-        loop {
-            let line = self.next(true, wanted);
-            if line.contains(wanted) {
-                return line;
-            }
-        }
-    }
-
-    /// Waits for the log line of an event, unless it has been read already: what several threads log has no order.
-    pub fn event(&mut self, event: &str) -> Value {
-        let wanted = format!("\"event\":\"{event}\"");
-        let seen = self.stderr.iter().find(|line| line.contains(&wanted)).cloned();
-        let line = seen.unwrap_or_else(|| self.log(&wanted));
-        serde_json::from_str(&line).expect("a log line is JSON")
-    }
-
-    /// Sends a signal; when.
-    pub fn send(&self, signal: Signal) -> Instant {
-        let at = Instant::now();
-        kill_process(Pid::from_child(&self.child), signal).expect("the child is there");
-        at
-    }
-
-    /// Waits for its end.
-    pub fn end(mut self) -> Ended {
-        let status = self.child.wait().expect("a child can be waited for");
-        let at = Instant::now();
-        let rest = |from: &Receiver<String>, mut all: Vec<String>| {
-            all.extend(from.iter());
-            all
-        };
-        let stdout = rest(&self.said, std::mem::take(&mut self.stdout));
-        let stderr = rest(&self.logged, std::mem::take(&mut self.stderr));
-        Ended { status, at, stdout, stderr }
+        found.extend(slab.iter().map(|message| message.to_message()));
     }
 }
 
-impl Drop for Puppet {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+pub fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    message.headers.get(name).map(|value| std::str::from_utf8(value).unwrap())
 }
 
-impl Ended {
-    /// Its exit code; −1 where a signal ended it.
-    pub fn code(&self) -> i32 {
-        self.status.code().unwrap_or(-1)
-    }
-
-    /// All of stderr.
-    pub fn log(&self) -> String {
-        self.stderr.join("\n")
-    }
-
-    /// Says so with all of stderr where the exit code is another.
-    #[track_caller]
-    pub fn exited(&self, code: i32) {
-        assert_eq!(self.code(), code, "{:?}\n{}", self.status, self.log());
-    }
-
-    /// Says so with all of stderr where it is not there.
-    #[track_caller]
-    pub fn names(&self, wanted: &str) {
-        assert!(self.log().contains(wanted), "no '{wanted}' in\n{}", self.log());
-    }
-
-    /// The shutdown report: the last line of stderr, and the only one of its kind.
-    #[track_caller]
-    pub fn report(&self) -> Value {
-        let of_event = |line: &&String| line.contains("\"shutdown_report\"");
-        let found: Vec<&String> = self.stderr.iter().filter(of_event).collect();
-        assert_eq!(found.len(), 1, "one line is the report\n{}", self.log());
-        assert_eq!(Some(found[0]), self.stderr.last(), "the report is the last line");
-        let report: Value = serde_json::from_str(found[0]).expect("the report is JSON");
-        assert_eq!(report["exit_code"], self.code(), "the report says how the process ended");
-        let workers = report["workers"].as_array().expect("workers");
-        for counts in workers.iter().chain([&report["total"]]) {
-            assert_eq!(counts["unaccounted"], 0, "counts add up: {counts}");
-        }
-        for name in ["received", "acked", "retried", "dead_lettered", "discarded", "returned", "abandoned", "unknown"] {
-            let sum: i64 = workers.iter().map(|worker| worker[name].as_i64().expect("a count")).sum();
-            assert_eq!(report["total"][name], sum, "{name} of all workers: {report}");
-        }
-        report
-    }
-
-    /// An actor of the report.
-    #[track_caller]
-    pub fn actor(&self, name: &str) -> Value {
-        let report = self.report();
-        let all = ["workers", "others"].into_iter().flat_map(|kind| report[kind].as_array().expect("a list").clone());
-        all.into_iter().find(|actor| actor["name"] == name).unwrap_or_else(|| panic!("no {name} in {report}"))
-    }
+/// A message of a number, as JSON, under a key.
+pub fn numbered(number: u32, key: impl std::fmt::Display) -> Message {
+    Message::new(number.to_string()).with_key(key.to_string())
 }
 
-/// Fills a queue with messages `{"n":0,"k":"k0"}` and on, `keys` keys in turn; the app under test is not involved.
-pub fn fill(folder: &std::path::Path, url: &str, messages: usize, keys: usize) {
-    use longshore::{App, Bridge};
-    let path = folder.join("fill.ndjson");
-    let lines: String = (0..messages).map(|n| format!("{{\"n\":{n},\"k\":\"k{}\"}}\n", n % keys)).collect();
-    std::fs::write(&path, lines).expect("a file of lines");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let bridge = Bridge::new("fill", format!("file:{}?key=/k", path.display()), url);
-        let app = App::new("fill").bridge(bridge).start(&tokio::runtime::Handle::current()).await;
-        let stopped = app.expect("an app that is right").wait().await;
-        assert_eq!(stopped.exit_code(), 0, "{}", stopped.table());
-        assert_eq!(stopped.report()["total"]["acked"], messages);
-    });
+/// An app on in-process queues of its own.
+pub fn app(name: &str) -> (App, Memory) {
+    let memory = Memory::new();
+    (App::new(name).transport(memory.clone()).stop_deadline(Duration::from_secs(20)), memory)
+}
+
+/// Retries that do not hold up a test.
+pub fn quickly(attempts: u32) -> Retry {
+    Retry::fixed(Duration::from_millis(2)).attempts(attempts)
 }

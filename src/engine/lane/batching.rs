@@ -4,7 +4,7 @@ use super::jobs::State;
 use super::slots::{Members, Polled};
 use super::{Delivery, Lane, LaneView, panicked, unreadable};
 use crate::engine::attempt::Sends;
-use crate::failure::BoxError;
+use crate::failure::{BoxError, Failure, Fate};
 use crate::handler::Unit;
 use crate::transport::Verdict;
 use std::time::{Duration, Instant};
@@ -133,60 +133,97 @@ where
         Some(took)
     }
 
+    /// Puts a job into the batch that is being collected, and then those that wait for its number: what came later must
+    /// not come before them.
+    pub(super) fn form_with_those_behind(&mut self, job: u32) {
+        let number = self.jobs.get(job).number;
+        self.form(job);
+        while self.forming.holds(number)
+            && !self.forming.is_due(self.now)
+            && let Some(next) = self.numbers.join(number, &mut self.jobs)
+        {
+            self.form(next);
+        }
+    }
+
     /// The handler of a batch has ended: each message is settled by its own outcome, as far as its order allows.
     pub(super) fn ended_batch(&mut self, jobs: Vec<u32>, attempt: u32, done: Result<U::Done, BoxError>) {
         let mut outcomes = Vec::with_capacity(jobs.len());
         U::spread(done, jobs.len(), &mut |_, outcome| outcomes.push(outcome));
+        let sends = self.attempts[attempt as usize].close();
+        let confirming = matches!(sends, Sends::Pending);
         let mut acked = Vec::new();
         let mut behind = Vec::new();
         let mut failed: Vec<u64> = Vec::new();
-        for (job, outcome) in jobs.into_iter().zip(outcomes) {
+        for (job, mut outcome) in jobs.into_iter().zip(outcomes) {
             let number = self.jobs.get(job).number;
             if number != 0 && failed.contains(&number) {
                 // An earlier message of its key comes again: this one comes after it, whatever became of it now.
                 behind.push(job);
                 continue;
             }
+            if let (Ok(()), Sends::Failed(failure)) = (&outcome, &sends) {
+                // Which of them the send was for is not known.
+                outcome = Err(failure.copied());
+            }
             match outcome {
                 Ok(()) => acked.push(job),
                 Err(failure) => {
+                    let pick = self.jobs.pick(job);
+                    let earlier =
+                        confirming && number != 0 && acked.iter().any(|&job| self.jobs.get(job).number == number);
                     if number != 0 {
                         failed.push(number);
                     }
-                    let pick = self.jobs.pick(job);
-                    self.failed(pick, Some(job), failure);
+                    match failure.fate() {
+                        // An earlier one may still fail by its confirm, and comes before this one then.
+                        Fate::Retry { after } if earlier => {
+                            let delay = self.config.retry.delay_after(pick.attempts, fastrand::f64());
+                            if let Some(delay) = delay {
+                                self.jobs.get_mut(job).not_before = Some(self.now + after.unwrap_or(delay));
+                                behind.push(job);
+                            } else {
+                                self.failed(pick, Some(job), failure);
+                            }
+                        }
+                        _ => self.failed(pick, Some(job), failure),
+                    }
                 }
             }
+        }
+        if acked.is_empty() || !confirming {
+            self.attempts[attempt as usize].retire();
+            self.free_attempts.push(attempt);
+            for job in acked {
+                let at = self.jobs.at(job);
+                self.settle(at, Some(job), Verdict::Acked);
+            }
+        } else {
+            for &job in &acked {
+                self.jobs.set_state(job, State::Confirming { attempt, then: Verdict::Acked });
+            }
+            self.confirming[attempt as usize] = Members::Many(acked);
         }
         self.put_behind(behind);
-        match self.attempts[attempt as usize].close() {
-            Sends::Confirmed => {
-                self.free_attempts.push(attempt);
-                for job in acked {
-                    let at = self.jobs.at(job);
-                    self.settle(at, Some(job), Verdict::Acked);
-                }
+    }
+
+    /// Messages of one call failed by one cause: of each key the first is tried again, the others come behind it.
+    pub(super) fn failed_together(&mut self, jobs: impl IntoIterator<Item = u32>, why: impl Fn() -> Failure) {
+        let mut failed: Vec<u64> = Vec::new();
+        let mut behind = Vec::new();
+        for job in jobs {
+            let number = self.jobs.get(job).number;
+            if number != 0 && failed.contains(&number) {
+                behind.push(job);
+                continue;
             }
-            Sends::Pending if acked.is_empty() => {
-                self.attempts[attempt as usize].retire();
-                self.free_attempts.push(attempt);
+            if number != 0 {
+                failed.push(number);
             }
-            Sends::Pending => {
-                for &job in &acked {
-                    self.jobs.set_state(job, State::Confirming { attempt, then: Verdict::Acked });
-                    self.jobs.copy_out(job);
-                }
-                self.confirming[attempt as usize] = Members::Many(acked);
-            }
-            Sends::Failed(failure) => {
-                self.attempts[attempt as usize].retire();
-                self.free_attempts.push(attempt);
-                for job in acked {
-                    let pick = self.jobs.pick(job);
-                    self.failed(pick, Some(job), failure.copied());
-                }
-            }
+            let pick = self.jobs.pick(job);
+            self.failed(pick, Some(job), why());
         }
+        self.put_behind(behind);
     }
 
     /// Puts messages before all that wait for their key and behind the one that failed.
@@ -199,8 +236,7 @@ where
             self.jobs.set_state(job, State::Parked);
             // It held the number together with the one that failed; now it waits for it.
             if let Some(next) = self.numbers.leave(number, job, &mut self.jobs) {
-                self.jobs.set_state(next, State::Ready);
-                self.ready.push_back(next);
+                self.next_up(next);
             }
             if stopping {
                 self.drop_unstarted(|_| true);

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::message::At;
 use crate::transport::Verdict;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a job waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +33,21 @@ pub(super) struct Job {
     pub(super) pick: Pick,
     pub(super) number: u64,
     pub(super) state: State,
+    /// Of one that failed and is parked: when its back-off is over.
+    pub(super) not_before: Option<Instant>,
     next: u32,
     copied: bool,
+    since: Instant,
     /// Why it goes to the dead letters, and how often that was tried.
     pub(super) dead: Option<(Box<Failure>, u32)>,
+}
+
+impl Job {
+    fn copy_out(&mut self) {
+        self.pick.slab = Arc::new(self.pick.slab.only(self.pick.index));
+        self.pick.index = 0;
+        self.copied = true;
+    }
 }
 
 /// The arena.
@@ -47,9 +58,9 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn add(&mut self, pick: Pick, number: u64, state: State) -> u32 {
+    pub(super) fn add(&mut self, pick: Pick, number: u64, state: State, now: Instant) -> u32 {
         let copied = pick.slab.len() == 1;
-        let job = Job { pick, number, state, next: NOBODY, copied, dead: None };
+        let job = Job { pick, number, state, not_before: None, next: NOBODY, copied, since: now, dead: None };
         match self.free.pop() {
             Some(id) => {
                 self.all[id as usize] = Some(job);
@@ -96,10 +107,21 @@ impl Jobs {
     pub(super) fn copy_out(&mut self, id: u32) {
         let job = self.get_mut(id);
         if !job.copied {
-            job.pick.slab = Arc::new(job.pick.slab.only(job.pick.index));
-            job.pick.index = 0;
-            job.copied = true;
+            job.copy_out();
         }
+    }
+
+    /// Copies out every message that has been here for so long.
+    pub(super) fn copy_out_older_than(&mut self, now: Instant, age: Duration) {
+        for job in self.all.iter_mut().flatten() {
+            if !job.copied && now.saturating_duration_since(job.since) >= age {
+                job.copy_out();
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.len() == self.free.len()
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {

@@ -92,13 +92,13 @@ async fn a_paused_source_delivers_nothing_and_settles_on(bench: &mut Bench) -> T
     let some = reader.take(3).await?;
     let before = reader.got.len();
     reader.demand(100);
-    reader.tell(Ask::Pause);
+    reader.tell(Ask::Pause(None));
     reader.settle(&some);
     reader.flush().await?;
     reader.counted(3, 0).await?;
     reader.quiet().await?;
     same("delivered while paused", reader.got.len() - before, 0)?;
-    reader.tell(Ask::Resume);
+    reader.tell(Ask::Resume(None));
     let others = reader.take(7).await?;
     same("what arrived", sorted_names(&[some, others.clone()].concat()), named(0..10))?;
     reader.settle(&others);

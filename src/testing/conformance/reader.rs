@@ -91,7 +91,7 @@ impl Reader {
         match event {
             Event::Batch(slab) => self.got.extend(slab.iter().map(Got::of)),
             Event::Marked(at) => self.marked.push(at),
-            Event::Settled { proven, stale } => {
+            Event::Settled { proven, stale, .. } => {
                 self.proven += proven;
                 self.stale += stale;
             }
@@ -176,7 +176,7 @@ impl Reader {
     /// Waits until everything told so far is carried out.
     pub(super) async fn flush(&mut self) -> Tried {
         let before = self.flushes;
-        self.tell(Ask::Flush);
+        self.tell(Ask::Flush { by: std::time::Instant::now() + std::time::Duration::from_secs(5) });
         self.until("the flush", |reader| reader.flushes > before).await
     }
 

@@ -287,7 +287,11 @@ impl FileSource {
                         }
                         let proven = std::mem::take(&mut saving.in_write);
                         if proven.total() > 0 {
-                            return Poll::Ready(Event::Settled { proven, stale: Tally::default() });
+                            return Poll::Ready(Event::Settled {
+                                proven,
+                                stale: Tally::default(),
+                                unknown: Tally::default(),
+                            });
                         }
                         continue;
                     }
@@ -316,7 +320,7 @@ impl FileSource {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if self.proven.total() + self.stale.total() > 0 {
             let (proven, stale) = (std::mem::take(&mut self.proven), std::mem::take(&mut self.stale));
-            return Poll::Ready(Event::Settled { proven, stale });
+            return Poll::Ready(Event::Settled { proven, stale, unknown: Tally::default() });
         }
         if let Poll::Ready(event) = self.poll_place(cx) {
             return Poll::Ready(event);
@@ -346,7 +350,7 @@ impl Source for FileSource {
             Ask::Settle(settlements) => self.settle(&settlements),
             Ask::Return(these) => self.give_back(&these),
             Ask::Mark(at) => self.out.push_back(Event::Marked(at)),
-            Ask::Flush => match &mut self.saving {
+            Ask::Flush { .. } => match &mut self.saving {
                 Some(saving) if !saving.idle() => {
                     saving.flushes.0 += 1;
                     if saving.write.is_none() {
@@ -367,8 +371,8 @@ impl Source for FileSource {
                     self.out.push_back(Event::IntakeStopped);
                 }
             },
-            Ask::Pause => self.paused = true,
-            Ask::Resume => self.paused = false,
+            Ask::Pause(_) => self.paused = true,
+            Ask::Resume(_) => self.paused = false,
             Ask::Released(_) => {}
             // How many lines there are is not known without reading them.
             Ask::Measure => self.out.push_back(Event::Measured(Backlog { waiting: None, delayed: Some(0) })),

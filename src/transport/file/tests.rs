@@ -69,7 +69,7 @@ fn acked(these: impl IntoIterator<Item = At>) -> Ask {
 }
 
 async fn flush(source: &mut Box<dyn Source>) -> Tally {
-    source.tell(Ask::Flush);
+    source.tell(Ask::Flush { by: std::time::Instant::now() + std::time::Duration::from_secs(5) });
     let mut proven = Tally::default();
     loop {
         match source.next().await {
@@ -211,7 +211,7 @@ async fn what_is_returned_comes_again_in_its_old_order() {
     source.tell(Ask::Return(vec![all[4].0, all[0].0, all[1].0]));
     source.tell(acked([all[0].0]));
     source.tell(Ask::Demand { messages: 100, bytes: 1000 });
-    let Event::Settled { proven, stale } = source.next().await else { panic!("something was settled") };
+    let Event::Settled { proven, stale, .. } = source.next().await else { panic!("something was settled") };
     assert_eq!((proven.acked, stale.acked), (1, 1));
     let wanted: Vec<String> = [0, 4, 6, 7, 8, 9].iter().map(|n| format!("{{\"n\":{n}}}")).collect();
     assert_eq!(payloads(&deliveries(&mut source, usize::MAX).await), wanted);

@@ -231,11 +231,11 @@ impl Desk {
 
     pub(super) fn say(&self, event: Event) {
         let mut state = lock(&self.state);
-        if let Event::Settled { proven, stale } = event {
+        if let Event::Settled { proven, stale, .. } = event {
             state.answered += proven;
             state.answered += stale;
             for said in &mut state.events {
-                if let Event::Settled { proven: so_far, stale: too_late } = said {
+                if let Event::Settled { proven: so_far, stale: too_late, .. } = said {
                     *so_far += proven;
                     *too_late += stale;
                     return;

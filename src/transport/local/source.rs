@@ -73,10 +73,10 @@ impl Source for LocalSource {
             Ask::Settle(all) => self.desk.run(Errand::Settle(all)),
             Ask::Return(all) => self.desk.run(Errand::GiveBack(all)),
             Ask::Mark(at) => self.desk.run(Errand::Mark(at)),
-            Ask::Flush => self.desk.run(Errand::Flush),
+            Ask::Flush { .. } => self.desk.run(Errand::Flush),
             Ask::StopIntake => self.desk.stop_intake(),
-            Ask::Pause => self.desk.pause(),
-            Ask::Resume => self.desk.resume(),
+            Ask::Pause(_) => self.desk.pause(),
+            Ask::Resume(_) => self.desk.resume(),
             // No ownership is taken away with notice here.
             Ask::Released(_) => {}
             Ask::Measure => self.desk.run(Errand::Measure),
@@ -360,7 +360,7 @@ impl Clerk {
         self.waiting_since = None;
         self.trouble = None;
         if report.proven != Tally::default() || report.stale != Tally::default() {
-            self.desk.say(Event::Settled { proven: report.proven, stale: report.stale });
+            self.desk.say(Event::Settled { proven: report.proven, stale: report.stale, unknown: Tally::default() });
         }
         if let Some(epoch) = report.lost {
             self.desk.lose(epoch);

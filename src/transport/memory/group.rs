@@ -88,6 +88,8 @@ pub(super) struct Member {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demand {
     pub(super) messages: u32,
+    /// What it was told last, before deliveries used it up.
+    pub(super) told: u32,
     pub(super) bytes: u64,
     /// Whether it has nothing unsettled, so that one message over its bytes may come.
     pub(super) alone: bool,
@@ -212,6 +214,11 @@ impl Group {
     fn take_shared(&mut self, epoch: u32, topic: &Arc<str>, demand: Demand) -> Option<Taken> {
         let chunk = &mut self.chunks[self.cursor];
         let start = self.cursor_slot;
+        let rest = (chunk.owners.len() - start).min(BATCH as usize);
+        if (demand.messages as usize) < rest && demand.told as usize >= rest {
+            // The rest of a demand that whole batches used up: the next one takes this batch whole.
+            return None;
+        }
         let most = (chunk.owners.len() - start).min(demand.messages.min(BATCH) as usize);
         let (count, bytes) = if most == chunk.owners.len() && chunk.slab.buffer_len() <= demand.bytes {
             (most, chunk.slab.buffer_len())

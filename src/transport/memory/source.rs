@@ -33,6 +33,7 @@ pub(super) struct MemorySource {
     id: u64,
     reading: Reading,
     messages: u32,
+    told: u32,
     bytes: u64,
     /// Delivered and not settled.
     in_hand: u64,
@@ -60,6 +61,7 @@ impl MemorySource {
             id,
             reading,
             messages: 0,
+            told: 0,
             bytes: 0,
             in_hand: 0,
             paused: false,
@@ -133,7 +135,7 @@ impl MemorySource {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if self.proven.total() + self.stale.total() > 0 {
             let (proven, stale) = (std::mem::take(&mut self.proven), std::mem::take(&mut self.stale));
-            return Poll::Ready(Event::Settled { proven, stale });
+            return Poll::Ready(Event::Settled { proven, stale, unknown: Tally::default() });
         }
         if let Some(event) = self.out.pop_front() {
             return Poll::Ready(event);
@@ -147,7 +149,8 @@ impl MemorySource {
             let group = &mut state.groups[self.group];
             let due = group.release_due();
             if !self.paused {
-                let demand = Demand { messages: self.messages, bytes: self.bytes, alone: self.in_hand == 0 };
+                let demand =
+                    Demand { messages: self.messages, told: self.told, bytes: self.bytes, alone: self.in_hand == 0 };
                 if let Some(taken) = group.take(self.epoch, &self.queue.name, demand, &self.reading, part_of) {
                     let messages = taken.slab.len() as u32;
                     self.in_hand += u64::from(messages);
@@ -192,7 +195,7 @@ impl Source for MemorySource {
             return;
         }
         match ask {
-            Ask::Demand { messages, bytes } => (self.messages, self.bytes) = (messages, bytes),
+            Ask::Demand { messages, bytes } => (self.messages, self.told, self.bytes) = (messages, messages, bytes),
             Ask::Settle(settlements) => self.settle(&settlements),
             Ask::Return(these) => {
                 self.give_back(GiveBack::These(&these));
@@ -203,15 +206,15 @@ impl Source for MemorySource {
                 }
                 self.out.push_back(Event::Marked(at));
             }
-            Ask::Flush => self.out.push_back(Event::Flushed),
+            Ask::Flush { .. } => self.out.push_back(Event::Flushed),
             Ask::StopIntake => {
                 self.queue.drain(self.id);
                 if self.intake == Intake::Open {
                     self.intake = Intake::Draining;
                 }
             }
-            Ask::Pause => self.paused = true,
-            Ask::Resume => self.paused = false,
+            Ask::Pause(_) => self.paused = true,
+            Ask::Resume(_) => self.paused = false,
             Ask::Released(_) => {}
             Ask::Measure => {
                 let state = self.queue.lock();

@@ -86,7 +86,7 @@ async fn what_was_published_before_a_source_came_is_delivered_in_order() {
     let all = delivered(&mut source).await;
     assert_eq!(numbers(&all), (0..1000).collect::<Vec<_>>());
     source.tell(acked(&all));
-    let Some(Event::Settled { proven, stale }) = now(&mut source).await else { panic!("nothing was settled") };
+    let Some(Event::Settled { proven, stale, .. }) = now(&mut source).await else { panic!("nothing was settled") };
     assert_eq!((proven.acked, stale.total(), memory.len("q")), (1000, 0, 0));
 }
 
@@ -100,10 +100,10 @@ async fn no_more_is_delivered_than_was_asked_for() {
     // Each of these has a payload of three bytes and a key of two.
     source.tell(Ask::Demand { messages: 300, bytes: 54 });
     assert_eq!(delivered(&mut source).await.len(), 10);
-    source.tell(Ask::Pause);
+    source.tell(Ask::Pause(None));
     source.tell(Ask::Demand { messages: 1, bytes: 1 << 20 });
     assert_eq!(delivered(&mut source).await.len(), 0);
-    source.tell(Ask::Resume);
+    source.tell(Ask::Resume(None));
     assert_eq!(delivered(&mut source).await.len(), 1);
 }
 
@@ -182,11 +182,11 @@ async fn a_settlement_of_an_owner_that_is_gone_changes_nothing() {
     let mut source = source(&memory, "memory:q").await;
     let new = delivered(&mut source).await;
     source.tell(acked(&old));
-    let Some(Event::Settled { proven, stale }) = now(&mut source).await else { panic!("nothing was settled") };
+    let Some(Event::Settled { proven, stale, .. }) = now(&mut source).await else { panic!("nothing was settled") };
     assert_eq!((proven.total(), stale.acked, memory.len("q")), (0, 3, 3));
     source.tell(acked(&new));
     source.tell(acked(&new));
-    let Some(Event::Settled { proven, stale }) = now(&mut source).await else { panic!("nothing was settled") };
+    let Some(Event::Settled { proven, stale, .. }) = now(&mut source).await else { panic!("nothing was settled") };
     assert_eq!((proven.acked, stale.acked, memory.len("q")), (3, 3, 0));
 }
 

@@ -125,6 +125,8 @@ impl Sink for Writing {
                 self.store();
                 self.events.push_back(SinkEvent::Closed { unconfirmed });
             }
+            // Asks that are added later belong to capabilities that are not declared here.
+            _ => {}
         }
     }
 

@@ -120,9 +120,9 @@ impl Reading {
             }
         }
         if self.has(Fault::ProvesOnDemand) {
-            self.unproven.push(Event::Settled { proven, stale });
+            self.unproven.push(Event::Settled { proven, stale, unknown: Tally::default() });
         } else {
-            self.events.push_back(Event::Settled { proven, stale });
+            self.events.push_back(Event::Settled { proven, stale, unknown: Tally::default() });
         }
     }
 
@@ -291,8 +291,8 @@ impl Source for Reading {
                 }
                 self.events.push_back(Event::Marked(at));
             }
-            Ask::Flush if self.has(Fault::FlushesEarly) => self.events.push_front(Event::Flushed),
-            Ask::Flush => {
+            Ask::Flush { .. } if self.has(Fault::FlushesEarly) => self.events.push_front(Event::Flushed),
+            Ask::Flush { .. } => {
                 self.events.extend(self.unproven.drain(..));
                 self.events.push_back(Event::Flushed);
             }
@@ -300,8 +300,8 @@ impl Source for Reading {
                 self.stage = Stage::IntakeStopped;
                 self.events.push_back(Event::IntakeStopped);
             }
-            Ask::Pause => self.paused = true,
-            Ask::Resume => self.paused = false,
+            Ask::Pause(_) => self.paused = true,
+            Ask::Resume(_) => self.paused = false,
             Ask::Released(_) => {}
             Ask::Measure if self.has(Fault::NeverMeasures) => {}
             Ask::Measure => {
@@ -310,6 +310,8 @@ impl Source for Reading {
             }
             Ask::Close { by } if self.has(Fault::HangsWithoutTime) && by <= Instant::now().into_std() => {}
             Ask::Close { .. } => self.close(),
+            // Asks that are added later belong to capabilities that are not declared here.
+            _ => {}
         }
     }
 

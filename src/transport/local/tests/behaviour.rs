@@ -259,11 +259,11 @@ async fn nothing_is_delivered_while_paused_or_after_intake_was_stopped() {
     let room = room();
     let mut reader = room.reader("").await;
     reader.source.tell(Ask::Demand { messages: 10, bytes: 1 << 20 });
-    reader.source.tell(Ask::Pause);
+    reader.source.tell(Ask::Pause(None));
     room.publish(numbered(0..2)).await;
     reader.flush().await;
     assert_eq!(room.inspect("app").await, (2, 0, 0, 0));
-    reader.source.tell(Ask::Resume);
+    reader.source.tell(Ask::Resume(None));
     let slab = reader.wait(|event| if let Event::Batch(slab) = event { Some(slab) } else { None }).await;
     assert_eq!(slab.len(), 2);
     reader.source.tell(Ask::StopIntake);

@@ -91,7 +91,7 @@ async fn a_lock_that_passes_is_waited_for() {
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     reader.settle(ats(&got), Verdict::Acked);
-    reader.source.tell(Ask::Flush);
+    reader.source.tell(Ask::Flush { by: std::time::Instant::now() + std::time::Duration::from_secs(5) });
     let early = tokio::time::timeout(Duration::from_millis(50), reader.source.next()).await;
     assert!(early.is_err(), "nothing is proven while the store is locked: {early:?}");
     other.execute_batch("COMMIT").unwrap();

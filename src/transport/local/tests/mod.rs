@@ -87,11 +87,11 @@ impl Reader {
 
     /// Flushes; what was settled and what was stale on the way.
     async fn flush(&mut self) -> (Tally, Tally) {
-        self.source.tell(Ask::Flush);
+        self.source.tell(Ask::Flush { by: std::time::Instant::now() + std::time::Duration::from_secs(5) });
         let (mut all, mut late) = (Tally::default(), Tally::default());
         loop {
             match self.next().await {
-                Event::Settled { proven, stale } => {
+                Event::Settled { proven, stale, .. } => {
                     all += proven;
                     late += stale;
                 }

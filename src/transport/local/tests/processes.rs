@@ -100,7 +100,7 @@ async fn play(url: Url) {
                         slab.iter().map(|one| String::from_utf8_lossy(one.payload().unwrap()).into_owned()).collect();
                     println!("@ batch {}", payloads.join(" "));
                 }
-                Event::Settled { proven, stale } => println!("@ settled {} stale {}", proven.acked, stale.acked),
+                Event::Settled { proven, stale, .. } => println!("@ settled {} stale {}", proven.acked, stale.acked),
                 Event::Lost(ownership) => println!("@ lost {}", ownership.epoch),
                 Event::Closed { returned, .. } => {
                     println!("@ closed {returned}");
