@@ -54,15 +54,19 @@ impl App {
     }
 
     fn run_watched(self, progress: Option<Box<dyn FnMut(Progress) + Send>>) -> Result<Stopped, Error> {
-        logs::install();
         if !crate::process::panic_unwinds() {
             return Err(Error::configuration(
                 "built with panic = \"abort\": a handler that panics would end every other; set panic = \"unwind\"",
             ));
         }
-        let (mut launch, admin) = self.launch_with(|settings| Admin::bind(&settings.admin))?;
-        let (guard, signals) = Guard::start(launch.board.clone(), launch.settings.deadline)
-            .map_err(|error| Error::new(ErrorKind::Start, "signals cannot be taken over").caused_by(error))?;
+        let (mut launch, (guard, admin)) = self.launch_with(|settings, board| {
+            let guard = Guard::start(board.clone(), settings.deadline);
+            // The first log line says that signals are obeyed.
+            logs::install();
+            Ok((guard, Admin::bind(&settings.admin)?))
+        })?;
+        let (guard, signals) =
+            guard.map_err(|error| Error::new(ErrorKind::Start, "signals cannot be taken over").caused_by(error))?;
         // From here to the last exit handler: whatever hangs, the process ends.
         launch.guarded = Some(guard.keep());
         match &launch.settings.file {

@@ -166,7 +166,7 @@ impl App {
     /// one error.
     pub(super) fn launch_with<T>(
         mut self,
-        take: impl FnOnce(&Settings) -> Result<T, Error>,
+        take: impl FnOnce(&Settings, &Arc<Board>) -> Result<T, Error>,
     ) -> Result<(Launch, T), Error> {
         let mut problems: Vec<Problem> = Vec::new();
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -176,7 +176,8 @@ impl App {
             From::Everywhere => self.settings = self.settings.clone().overlaid(&set, &mut problems),
         }
         let settings = self.settings.clone();
-        let taken = take(&settings).map_err(|error| problems.push(Problem::text(error.to_string())));
+        let board = Arc::new(Board::new(&settings.name));
+        let taken = take(&settings, &board).map_err(|error| problems.push(Problem::text(error.to_string())));
         let name: Arc<str> = settings.name.as_str().into();
         let root = RootRef::default();
         let (stopping, stops) = watch::channel(Stopping::No);
@@ -185,7 +186,6 @@ impl App {
         let context =
             move |worker: &Arc<str>| Context::new(name.clone(), worker.clone(), stops.clone(), request.clone());
         let prepared = self.prepare(problems, &context)?;
-        let board = Arc::new(Board::new(&settings.name));
         let taken = taken.expect("what could not be taken is a problem, which prepare tells");
         Ok((Launch { settings, children: prepared.blueprints, root, stopping, board, guarded: None }, taken))
     }
@@ -197,7 +197,7 @@ impl App {
     /// Everything that is wrong with the app as it was built; nothing has been opened then. A start that fails later
     /// is told by [`Running::wait`].
     pub async fn start(self, handle: &Handle) -> Result<Running, Error> {
-        let (launch, ()) = self.launch_with(|_| Ok(()))?;
+        let (launch, ()) = self.launch_with(|_, _| Ok(()))?;
         launch.start(handle).await
     }
 }
