@@ -187,6 +187,7 @@ struct Intake {
     paused: bool,
     ended: bool,
     ended_told: bool,
+    intake_stopped_told: bool,
     /// By when the source has to say that it has flushed.
     flushing: Option<Instant>,
     flushed: bool,
@@ -236,6 +237,7 @@ pub(crate) async fn intake(
         paused: false,
         ended: false,
         ended_told: false,
+        intake_stopped_told: false,
         flushing: None,
         unproven: Tally::default(),
         flushed: false,
@@ -389,6 +391,9 @@ impl Intake {
                 if self.mode == Mode::Running {
                     self.mode = Mode::IntakeStopped;
                     self.source.tell(Ask::StopIntake);
+                    if self.ended {
+                        self.intake_has_stopped();
+                    }
                     if self.config.takes_back {
                         self.granted = 0;
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
@@ -520,7 +525,7 @@ impl Intake {
                 self.lose_track(unknown, Became::Unknown);
             }
             Event::Flushed => self.flush_ended(),
-            Event::IntakeStopped => (self.report)(IntakeNews::IntakeStopped),
+            Event::IntakeStopped => self.intake_has_stopped(),
             Event::Ended => {
                 self.ended = true;
                 self.granted = 0;
@@ -539,7 +544,7 @@ impl Intake {
             }
             Event::Measured(backlog) => {
                 self.waiting = backlog.waiting.unwrap_or(0);
-                self.measured_empty = self.waiting == 0 && backlog.delayed.unwrap_or(0) == 0;
+                self.measured_empty = self.ended || (self.waiting == 0 && backlog.delayed.unwrap_or(0) == 0);
                 if !self.measured_empty {
                     // Not idle yet: ask again once what is there has been worked off.
                     self.flushed = false;
@@ -593,6 +598,14 @@ impl Intake {
         self.lanes.tell(|| LaneAsk::Work(slab.clone()));
         if self.limit_left() == 0 && !self.ended {
             self.end_by_itself();
+        }
+    }
+
+    /// Says so once. A worker that has ended need not hear it from its source, which may be left with messages that
+    /// nobody takes.
+    fn intake_has_stopped(&mut self) {
+        if !std::mem::replace(&mut self.intake_stopped_told, true) {
+            (self.report)(IntakeNews::IntakeStopped);
         }
     }
 

@@ -328,12 +328,13 @@ where
         left == 0
     }
 
-    fn can_start(&mut self) -> bool {
-        !self.held_back
-            && !self.service_blocked
-            && self.mode != Mode::Cancelled
-            && self.slots.has_free()
-            && self.rate_until.is_none_or(|until| until <= self.now)
+    fn can_start(&self) -> bool {
+        self.opens() && self.rate_until.is_none_or(|until| until <= self.now)
+    }
+
+    /// Whether a handler may start, as far as it is not a matter of time.
+    fn opens(&self) -> bool {
+        !self.held_back && !self.service_blocked && self.mode != Mode::Cancelled && self.slots.has_free()
     }
 
     /// Starts the next handler that may start; how long its poll took, or `None` when there is nothing to start.
@@ -742,8 +743,13 @@ where
     fn next_timer(&self) -> Option<Instant> {
         let sweep = (!self.jobs.is_empty() || !self.releasing.is_empty()).then_some(self.next_sweep);
         let first = self.timers.first().map(|(until, _)| *until);
-        let waits = self.rate_until.filter(|_| !self.inbox.is_empty() || !self.ready.is_empty());
-        [sweep, first, waits, self.forming.due_at()].into_iter().flatten().min()
+        // A moment that is past and changes nothing would be waited for in a circle: what keeps a start from being made
+        // now wakes the lane itself, be it the end of a handler, the service or an order.
+        let opens = self.opens();
+        let waits = self.rate_until.filter(|_| opens && !(self.inbox.is_empty() && self.ready.is_empty()));
+        let due = self.forming.is_due(self.now);
+        let forming = if due { self.rate_until } else { self.forming.due_at() };
+        [sweep, first, waits, forming.filter(|_| opens)].into_iter().flatten().min()
     }
 
     /// Hands over what was settled and what goes back.

@@ -427,8 +427,10 @@ impl State {
                 self.stopping.send_replace(Stopping::Draining);
                 for member in &self.members {
                     // Producers refuse work from outside from now on; takers are told by the machine.
-                    if let (Kind::Producer, Some(actor)) = (member.kind, &member.actor) {
-                        let _ = actor.cast(Order::StopIntake);
+                    match &member.actor {
+                        Some(actor) if member.kind == Kind::Producer => drop(actor.cast(Order::StopIntake)),
+                        None if member.stopped == Stopped::NotStarted => member.child.blueprint.will_not_start(),
+                        _ => {}
                     }
                 }
             }

@@ -172,7 +172,10 @@ where
                     let pick = self.jobs.pick(job);
                     let earlier =
                         confirming && number != 0 && acked.iter().any(|&job| self.jobs.get(job).number == number);
-                    if number != 0 {
+                    let again = matches!(failure.fate(), Fate::Retry { .. })
+                        && pick.attempts < self.config.retry.max_attempts();
+                    // What does not come again has nobody come after it.
+                    if number != 0 && again {
                         failed.push(number);
                     }
                     match failure.fate() {

@@ -36,7 +36,7 @@ impl Place {
             Some(url) => Url::parse(url).map_err(|error| error.of("--dead-letter"))?,
             None => match transport.dead_letters(&source, &group) {
                 DeadPlace::At(url) => url,
-                DeadPlace::None => {
+                _ => {
                     return Err(Error::configuration(format!(
                         "SOURCE '{source}' has no place for dead letters of its own: name the one that its worker was \
                          given by --dead-letter"

@@ -28,7 +28,7 @@ pub struct Publisher {
 impl Publisher {
     /// Plans the sink; opens nothing.
     pub fn plan(transport: &Arc<dyn Transport>, url: &Url) -> Result<Box<dyn SinkPlan>, Error> {
-        transport.sink(url, &SinkSpec { worker: "redrive".into(), patience: PATIENCE })
+        transport.sink(url, &SinkSpec::new("redrive", PATIENCE))
     }
 
     /// Opens it.
