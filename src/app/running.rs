@@ -12,7 +12,6 @@ use crate::supervisor::counts::Counts;
 use crate::supervisor::drain::{Actor as Id, Cause, Event};
 use crate::supervisor::health::{Health, Readiness};
 use crate::supervisor::phases::PhaseEnds;
-use crate::supervisor::report::Report;
 use crate::supervisor::root::{self, Child, Ending, RootArgs, RootRef};
 use crate::telemetry::metrics::{AppMetrics, WorkerMetrics};
 use std::fmt;
@@ -59,10 +58,6 @@ impl Stopped {
     /// The closing line of a command: `counts received=N acked=N …`.
     pub fn counts(&self) -> String {
         self.ending.report.total().to_string()
-    }
-
-    pub(crate) fn data(&self) -> &Report {
-        &self.ending.report
     }
 }
 
@@ -226,10 +221,13 @@ impl Launch {
             if kind.takes() {
                 counts.push(of_worker.clone());
             }
+            let line = health.actor(&name, kind.name());
+            let own_line = line.clone();
+            context.heard_by(move |word| own_line.own_word(word));
             let link = crate::actor::Link::new(
                 Id(index as u16),
                 self.root.clone(),
-                health.actor(&name, kind.name()),
+                line,
                 Arc::new(WorkerMetrics::new(&name)),
                 of_worker,
                 self.board.clone(),

@@ -1,7 +1,7 @@
 //! What a handler can know of the worker it runs in.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// How far a stop has come, as a handler sees it.
@@ -22,32 +22,13 @@ pub struct Context {
     worker: Arc<str>,
     app: Arc<str>,
     stopping: watch::Receiver<Stopping>,
-    trouble: Arc<Trouble>,
+    /// Set when the app starts, which is before anybody has a context.
+    ear: Arc<OnceLock<Ear>>,
     request_stop: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// A reason not to be ready that a worker, service or resource gave itself.
-#[derive(Default)]
-pub(crate) struct Trouble {
-    reason: Mutex<Option<String>>,
-    changed: tokio::sync::Notify,
-}
-
-impl Trouble {
-    pub(crate) fn reason(&self) -> Option<String> {
-        self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
-    }
-
-    /// Waits until the reason was set or taken back.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    fn set(&self, reason: Option<String>) {
-        *self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = reason;
-        self.changed.notify_one();
-    }
-}
+/// Hears what a worker, service or resource says of itself: a reason not to be ready, or that it has none any more.
+type Ear = Box<dyn Fn(Option<&str>) + Send + Sync>;
 
 impl Context {
     pub(crate) fn new(
@@ -56,7 +37,7 @@ impl Context {
         stopping: watch::Receiver<Stopping>,
         request_stop: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
-        Self { worker, app, stopping, trouble: Arc::default(), request_stop }
+        Self { worker, app, stopping, ear: Arc::default(), request_stop }
     }
 
     /// Asks the app to stop, as SIGTERM does. Returns at once; asking again changes nothing.
@@ -88,16 +69,23 @@ impl Context {
 
     /// Reports this worker as not ready, with a reason that `/readyz` shows, until [`Context::report_ready`].
     pub fn report_not_ready(&self, reason: impl Into<String>) {
-        self.trouble.set(Some(reason.into()));
+        self.say(Some(&reason.into()));
     }
 
     /// Takes back what [`Context::report_not_ready`] said.
     pub fn report_ready(&self) {
-        self.trouble.set(None);
+        self.say(None);
     }
 
-    pub(crate) fn trouble(&self) -> &Arc<Trouble> {
-        &self.trouble
+    fn say(&self, word: Option<&str>) {
+        if let Some(ear) = self.ear.get() {
+            ear(word);
+        }
+    }
+
+    /// Who hears what this worker says of itself; the first that is set hears it.
+    pub(crate) fn heard_by(&self, ear: impl Fn(Option<&str>) + Send + Sync + 'static) {
+        let _ = self.ear.set(Box::new(ear));
     }
 }
 

@@ -134,7 +134,7 @@ impl Redrive<'_> {
             if let Err(error) = self.some(shelf, publisher, letters).await {
                 // Sent or not: they are still there, and known by their ids.
                 self.books.note(|counts| {
-                    counts.returned = u64::try_from(counts.unaccounted()).unwrap_or(0) + counts.returned
+                    counts.returned += u64::try_from(counts.unaccounted()).unwrap_or(0);
                 });
                 return Err(error);
             }
