@@ -222,8 +222,8 @@ impl Launch {
                 counts.push(of_worker.clone());
             }
             let line = health.actor(&name, kind.name());
-            let own_line = line.clone();
-            context.heard_by(move |word| own_line.own_word(word));
+            let own = line.clone();
+            context.trouble().heard_by(move |why| own.own_word(why));
             let link = crate::actor::Link::new(
                 Id(index as u16),
                 self.root.clone(),

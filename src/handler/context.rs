@@ -22,13 +22,29 @@ pub struct Context {
     worker: Arc<str>,
     app: Arc<str>,
     stopping: watch::Receiver<Stopping>,
-    /// Set when the app starts, which is before anybody has a context.
-    ear: Arc<OnceLock<Ear>>,
+    trouble: Arc<Trouble>,
     request_stop: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// Hears what a worker, service or resource says of itself: a reason not to be ready, or that it has none any more.
-type Ear = Box<dyn Fn(Option<&str>) + Send + Sync>;
+/// A reason not to be ready that a worker, service or resource gave itself.
+#[derive(Default)]
+pub(crate) struct Trouble {
+    /// Whom it is told; nobody before the app starts.
+    tell: OnceLock<Box<dyn Fn(Option<&str>) + Send + Sync>>,
+}
+
+impl Trouble {
+    /// Whoever wants to hear of it; the first one does.
+    pub(crate) fn heard_by(&self, tell: impl Fn(Option<&str>) + Send + Sync + 'static) {
+        let _ = self.tell.set(Box::new(tell));
+    }
+
+    fn set(&self, reason: Option<&str>) {
+        if let Some(tell) = self.tell.get() {
+            tell(reason);
+        }
+    }
+}
 
 impl Context {
     pub(crate) fn new(
@@ -37,7 +53,7 @@ impl Context {
         stopping: watch::Receiver<Stopping>,
         request_stop: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
-        Self { worker, app, stopping, ear: Arc::default(), request_stop }
+        Self { worker, app, stopping, trouble: Arc::default(), request_stop }
     }
 
     /// Asks the app to stop, as SIGTERM does. Returns at once; asking again changes nothing.
@@ -69,23 +85,16 @@ impl Context {
 
     /// Reports this worker as not ready, with a reason that `/readyz` shows, until [`Context::report_ready`].
     pub fn report_not_ready(&self, reason: impl Into<String>) {
-        self.say(Some(&reason.into()));
+        self.trouble.set(Some(&reason.into()));
     }
 
     /// Takes back what [`Context::report_not_ready`] said.
     pub fn report_ready(&self) {
-        self.say(None);
+        self.trouble.set(None);
     }
 
-    fn say(&self, word: Option<&str>) {
-        if let Some(ear) = self.ear.get() {
-            ear(word);
-        }
-    }
-
-    /// Who hears what this worker says of itself; the first that is set hears it.
-    pub(crate) fn heard_by(&self, ear: impl Fn(Option<&str>) + Send + Sync + 'static) {
-        let _ = self.ear.set(Box::new(ear));
+    pub(crate) fn trouble(&self) -> &Arc<Trouble> {
+        &self.trouble
     }
 }
 

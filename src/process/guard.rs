@@ -272,6 +272,7 @@ impl Watch {
         let _ = writeln!(out, "longshore {}: {why}: exit {code}", board.app());
         let _ = emergency::write_actors(&mut out, board, false);
         let _ = emergency::write_threads(&mut out);
+        let _ = emergency::write_counts(&mut out, board);
         out.flush();
         low_level::exit(code.into());
     }

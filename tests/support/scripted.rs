@@ -196,7 +196,8 @@ impl ScriptedSource {
         if most > 0 && !self.stopped {
             let mut slab = SlabBuilder::new();
             let mut bytes = 0;
-            while slab.len() < most && (bytes < self.demand.1) {
+            // A message that is alone is delivered whatever its size.
+            while slab.len() < most && (bytes < self.demand.1 || (slab.is_empty() && state.flying.is_empty())) {
                 let Some((at, message)) = state.waiting.pop_front() else { break };
                 let at = At { epoch: self.epoch, ..at };
                 let before = slab.bytes();
@@ -454,7 +455,6 @@ impl Sink for ScriptedSink {
                 self.script.state().held.push_back((batch, 0..slab.len() as u32, messages));
             }
             SinkAsk::Flush { .. } => self.out.push_back(SinkEvent::Flushed { unconfirmed: 0 }),
-            // Nothing comes from outside here.
             SinkAsk::Close { by } => self.closing = Some(by),
             _ => {}
         }

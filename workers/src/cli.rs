@@ -26,7 +26,7 @@ Otherwise: 64 wrong command line, 65 bad input that has no dead-letter place, 69
 
 /// Moves messages between files, queues and brokers, and loses none.
 #[derive(Debug, Parser)]
-#[command(name = "longshore", version, after_help = URLS, disable_help_subcommand = true)]
+#[command(name = "longshore", version, after_help = URLS)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
@@ -112,7 +112,7 @@ mod tests {
         fn look(command: &mut clap::Command, path: &str) {
             let help = command.render_long_help().to_string();
             assert!(help.contains("\n  longshore ") || help.contains("| longshore "), "{path}\n{help}");
-            for sub in command.get_subcommands_mut() {
+            for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
                 let path = format!("{path} {}", sub.get_name());
                 look(sub, &path);
             }

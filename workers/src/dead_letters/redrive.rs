@@ -133,9 +133,7 @@ impl Redrive<'_> {
             self.books.note(|counts| counts.received += letters.len() as u64);
             if let Err(error) = self.some(shelf, publisher, letters).await {
                 // Sent or not: they are still there, and known by their ids.
-                self.books.note(|counts| {
-                    counts.returned += u64::try_from(counts.unaccounted()).unwrap_or(0);
-                });
+                self.books.note(|counts| counts.returned += u64::try_from(counts.unaccounted()).unwrap_or(0));
                 return Err(error);
             }
         }

@@ -172,3 +172,15 @@ fn a_redrive_that_is_stopped_goes_on_where_it_was() {
     let rest = run(dir, &[&["dead-letters", "redrive"], &place[..]].concat()).ended(0).count("acked");
     assert_eq!((first + rest, waiting(dir, to)), (60, 60));
 }
+
+#[test]
+fn what_was_too_large_to_be_kept_is_not_sent_again_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = r#"{"payload":"","headers":[["longshore-oversized","99000000"],["longshore-reason","oversized"]]}"#;
+    std::fs::write(dir.path().join("in.ndjson.dead"), format!("{record}\n")).unwrap();
+    std::fs::write(dir.path().join("in.ndjson"), "").unwrap();
+    let redrive = ["redrive", SOURCE, "--to", "local:w.db?queue=q", "--yes"];
+    let ran = dead_letters(dir.path(), &redrive).ended(65).said("its payload was too large to be kept");
+    assert_eq!(ran.count("returned"), 1);
+    assert_eq!((listed(dir.path(), SOURCE).len(), waiting(dir.path(), "local:w.db?queue=q")), (1, 0));
+}

@@ -83,6 +83,29 @@ fn an_interrupt_ends_it_with_0_and_its_counts() {
 }
 
 #[test]
+fn whoever_interrupts_again_and_again_gets_out_with_130_and_the_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("{{\"pad\":\"{}\"}}\n", "x".repeat(1_000)).repeat(200);
+    run_with(path(&dir), &["produce", "local:w.db?queue=q"], &text).ended(0);
+    // Nobody reads: more than a pipe holds is on its way and cannot be confirmed.
+    let mut started = start_unread(path(&dir), &["consume", QUEUE]);
+    started.ready();
+    crate::run::until(|| {
+        let all = run(path(&dir), &["inspect", QUEUE, "--json"]).ended(0).json();
+        all[0]["in_flight"].as_u64().is_some_and(|in_flight| in_flight > 100)
+    });
+    let stdout = started.child.stdout.take();
+    crate::run::until(|| {
+        started.signal(Signal::INT);
+        started.child.try_wait().unwrap().is_some()
+    });
+    drop(stdout);
+    let ran = started.end();
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert_eq!(waiting(path(&dir), QUEUE) as i64, 200 - ran.count("acked"));
+}
+
+#[test]
 fn standard_input_is_handled_to_the_last_line_that_was_read_when_it_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let mut started = start(dir.path(), &["produce", "local:w.db?queue=q"]);
