@@ -366,6 +366,7 @@ async fn take(
         window: plan.window,
         bytes: plan.bytes,
         takes_back: plan.source.capabilities().takes_back,
+        marks: plan.source.capabilities().poison_protection,
         timeout: plan.timeout,
         limit: plan.limit,
         until_idle: plan.until_idle,

@@ -4,6 +4,7 @@
 //! in bytes, so that the channels to the lanes, unbounded by type, are bounded by what was asked for.
 
 use super::lane::{LaneAsk, LaneNews};
+use super::solo::{Next, Solo};
 use crate::error::Error;
 use crate::failure::Tally;
 use crate::message::{At, ByteBudget, Slab};
@@ -30,6 +31,8 @@ pub(crate) struct IntakeConfig {
     /// Bytes of batches in memory at most.
     pub(crate) bytes: u64,
     pub(crate) takes_back: bool,
+    /// The source can mark a message before it runs.
+    pub(crate) marks: bool,
     pub(crate) timeout: Duration,
     /// Ends after so many messages, as if the source had.
     pub(crate) limit: Option<u64>,
@@ -175,6 +178,8 @@ struct Intake {
     report: Report,
     idleness: Arc<Idleness>,
     budget: Arc<ByteBudget>,
+    /// Suspects and what waits behind them; counted as outstanding.
+    solo: Solo,
 
     mode: Mode,
     /// Delivered, and neither settled nor given back.
@@ -231,6 +236,7 @@ pub(crate) async fn intake(
         report,
         idleness,
         budget: budget.clone(),
+        solo: Solo::default(),
         mode: Mode::Running,
         outstanding: 0,
         delivered: 0,
@@ -259,6 +265,7 @@ pub(crate) async fn intake(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         this.demand();
+        this.run_solo();
         this.quieten();
         let starved = this.granted_bytes < this.step_in_bytes() && this.budget.used() > 0;
         let close_at = match this.mode {
@@ -336,7 +343,7 @@ impl Intake {
             Mode::IntakeStopped | Mode::Draining => !self.config.takes_back,
             Mode::Closing { .. } | Mode::Closed { .. } => false,
         };
-        if !takes || self.ended || self.sated {
+        if !takes || self.ended || self.sated || !self.solo.is_empty() {
             return;
         }
         let room = u64::from(self.config.window).saturating_sub(self.outstanding).min(self.limit_left()) as u32;
@@ -419,16 +426,21 @@ impl Intake {
                     self.mode = Mode::Draining;
                     self.flushed = false;
                     let takes_back = self.config.takes_back;
+                    if takes_back {
+                        self.give_back_suspects(None);
+                    }
                     self.lanes.tell(|| if takes_back { LaneAsk::Drain } else { LaneAsk::WorkOff });
                 }
             }
             IntakeAsk::Cancel => {
                 // What goes back to a queue in the process would come again at once.
                 self.take_no_more();
+                self.give_back_suspects(None);
                 self.lanes.tell(|| LaneAsk::Cancel);
             }
             IntakeAsk::Close { by } => {
                 if !matches!(self.mode, Mode::Closing { .. } | Mode::Closed { .. }) {
+                    self.give_back_suspects(None);
                     self.lanes.tell(|| LaneAsk::Cancel);
                     let now = Instant::now();
                     let lanes_by = now + by.saturating_duration_since(now) / LANES_SHARE;
@@ -531,7 +543,11 @@ impl Intake {
     fn happened(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Batch(slab) => self.deliver(slab),
-            Event::Marked(_) => {}
+            Event::Marked(at) => {
+                if let Some(alone) = self.solo.marked(at) {
+                    self.hand_over(Arc::new(alone));
+                }
+            }
             Event::Settled { proven, stale, unknown } => {
                 self.unproven -= proven;
                 self.lose_track(stale, Became::Stale);
@@ -609,7 +625,17 @@ impl Intake {
         }
         slab.charge_to(self.budget.clone());
         let slab = Arc::new(slab);
-        self.lanes.tell(|| LaneAsk::Work(slab.clone()));
+        if self.config.marks && self.solo.takes(&slab) {
+            if self.mode == Mode::Draining && self.config.takes_back {
+                self.give_back(slab.heads().iter().map(|head| head.at).collect());
+            } else {
+                tracing::warn!(worker = %self.config.worker, messages = slab.len(),
+                    "messages whose owners died more than once: they run one by one");
+                self.solo.hold(slab);
+            }
+        } else {
+            self.hand_over(slab);
+        }
         if self.limit_left() == 0 && !self.ended {
             self.end_by_itself();
         }
@@ -623,6 +649,31 @@ impl Intake {
         }
     }
 
+    fn hand_over(&self, slab: Arc<Slab>) {
+        self.lanes.tell(|| LaneAsk::Work(slab.clone()));
+    }
+
+    /// Takes the next step with suspects, once nothing else runs.
+    fn run_solo(&mut self) {
+        while !self.solo.is_empty() && self.outstanding == self.solo.len() {
+            match self.solo.next() {
+                Next::Nothing => return,
+                Next::Mark(at) => {
+                    self.source.tell(Ask::Mark(at));
+                    return;
+                }
+                Next::Together(slab) | Next::Poison(slab) => self.hand_over(Arc::new(slab)),
+            }
+        }
+    }
+
+    fn give_back_suspects(&mut self, of: Option<&Ownership>) {
+        let waiting = self.solo.take_back(of);
+        if !waiting.is_empty() {
+            self.give_back(waiting);
+        }
+    }
+
     /// As if the source had ended: the limit is reached, or nothing comes any more.
     fn end_by_itself(&mut self) {
         self.ended = true;
@@ -630,6 +681,7 @@ impl Intake {
     }
 
     fn let_go(&mut self, ownership: Ownership, lost: bool) {
+        self.give_back_suspects(Some(&ownership));
         let token = self.next_token;
         self.next_token += 1;
         self.releasing.push((token, ownership.clone(), self.lanes.asks.len(), lost));

@@ -14,6 +14,7 @@ use super::order::{Numbers, Order};
 use super::rate::RateLimit;
 use super::retry::{IN_PLACE_WITHOUT_ORDER, Retry};
 use super::signal::LaneSignal;
+use super::solo::POISON_HEADER;
 use crate::delivery::Delivery;
 use crate::failure::{BoxError, Failure, Fate, Outcome};
 use crate::handler::Unit;
@@ -76,15 +77,6 @@ pub(crate) enum LaneAsk {
     Cancel,
     /// Start nothing of this ownership; say `Released` under this number when nothing of it is left.
     Release { token: u64, ownership: Ownership, lost: bool },
-    /// Start nothing until `Go`.
-    #[expect(
-        dead_code,
-        reason = "asked for by sources whose ownership is in doubt for a while, which no transport is yet"
-    )]
-    Hold,
-    /// Start again.
-    #[expect(dead_code, reason = "as `Hold`")]
-    Go,
 }
 
 /// What a lane tells the intake.
@@ -150,7 +142,6 @@ where
     forming: batching::Forming,
     rate_until: Option<Instant>,
     service_blocked: bool,
-    held_back: bool,
     mode: Mode,
     releasing: Vec<Releasing>,
     dead_refuses: bool,
@@ -225,7 +216,6 @@ where
             timers: BTreeSet::new(),
             rate_until: None,
             service_blocked: false,
-            held_back: false,
             mode: Mode::Running,
             releasing: Vec::new(),
             dead_refuses: false,
@@ -295,8 +285,6 @@ where
             LaneAsk::WorkOff => {}
             LaneAsk::Cancel => self.cancel(),
             LaneAsk::Release { token, ownership, lost } => self.release(token, ownership, lost),
-            LaneAsk::Hold => self.held_back = true,
-            LaneAsk::Go => self.held_back = false,
         }
     }
 
@@ -339,7 +327,7 @@ where
 
     /// Whether a handler may start, as far as it is not a matter of time.
     fn opens(&self) -> bool {
-        !self.held_back && !self.service_blocked && self.mode != Mode::Cancelled && self.slots.has_free()
+        !self.service_blocked && self.mode != Mode::Cancelled && self.slots.has_free()
     }
 
     /// Starts the next handler that may start; how long its poll took, or `None` when there is nothing to start.
@@ -924,9 +912,12 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Why a message must not be given to a handler: its source could not read it.
+/// Why a message must not be given to a handler: its source could not read it, or it kills whoever handles it.
 fn unreadable(pick: &Pick) -> Option<Failure> {
     let headers = pick.slab.get(pick.index).headers();
+    if let Some(why) = headers.text(POISON_HEADER) {
+        return Some(Failure::reject(why.to_owned()).classed("poison"));
+    }
     if let Some(why) = headers.text(UNDECODABLE_HEADER) {
         return Some(Failure::reject(why.to_owned()).classed("undecodable"));
     }

@@ -9,3 +9,4 @@ pub(crate) mod publish;
 pub(crate) mod rate;
 pub(crate) mod retry;
 pub(crate) mod signal;
+pub(crate) mod solo;

@@ -56,6 +56,8 @@ pub struct Head {
     pub attempts: u32,
     /// Times an owner of this message ended without giving it back: from 2 on it is a suspect and runs alone.
     pub unclean: u32,
+    /// Solo runs that were marked and did not end: what it killed its owners by.
+    pub marks: u32,
 }
 
 impl Head {
@@ -365,6 +367,7 @@ impl SlabBuilder {
             timestamp_ms: timestamp_ms.unwrap_or(i64::MIN),
             attempts: 0,
             unclean: 0,
+            marks: 0,
         };
         self.heads.push(head);
         self.heads.last_mut().expect("one was just pushed")
@@ -377,10 +380,15 @@ impl SlabBuilder {
 
     /// Adds a copy of a message of another slab, with all that is known of it.
     pub fn push_ref(&mut self, message: MessageRef<'_>) -> &mut Head {
+        self.push_again(message, message.headers());
+        self.heads.last_mut().expect("one was just pushed")
+    }
+
+    /// The same with other headers.
+    pub(crate) fn push_again(&mut self, message: MessageRef<'_>, headers: HeadersRef<'_>) {
         let known = *message.head();
-        let head = self.push(message.key(), message.payload(), message.headers(), message.timestamp_ms());
+        let head = self.push(message.key(), message.payload(), headers, message.timestamp_ms());
         *head = Head { key: head.key, payload: head.payload, headers: head.headers, ..known };
-        head
     }
 
     /// The slab of what was pushed.

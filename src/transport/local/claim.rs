@@ -60,7 +60,13 @@ pub(super) fn claim(
             let stored = Stored::read(row)?;
             match taking.offer(&stored) {
                 Offer::Taken => {
-                    let counts = Counts { attempts: stored.attempts, unclean: stored.unclean, has_row: true };
+                    let counts = Counts {
+                        attempts: stored.attempts,
+                        unclean: stored.unclean,
+                        marks: stored.marks,
+                        marked: false,
+                        has_row: true,
+                    };
                     rows_taken.push((stored.id, counts));
                 }
                 Offer::Blocked => {}
@@ -101,7 +107,7 @@ pub(super) fn claim(
     }
     let mut put = tx.prepare_cached(&statements.put_pending)?;
     for id in stepped_over {
-        put.execute(params![duty.group, id, None::<i64>, 0, 0, 0])?;
+        put.execute(params![duty.group, id, None::<i64>, 0, 0, 0, 0])?;
     }
     let next_due_ms = next_due(tx, duty.group, now)?;
     let filled = taking.filled;

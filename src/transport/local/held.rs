@@ -74,6 +74,9 @@ pub(super) fn ranges_of(ids: &[i64]) -> Vec<Range> {
 pub(super) struct Counts {
     pub(super) attempts: u32,
     pub(super) unclean: u32,
+    pub(super) marks: u32,
+    /// Whether the last of the marks is of this owner.
+    pub(super) marked: bool,
     /// Whether it has a row in `pending`.
     pub(super) has_row: bool,
 }

@@ -18,6 +18,7 @@ pub(super) struct Stored<'a> {
     pub(super) id: i64,
     pub(super) attempts: u32,
     pub(super) unclean: u32,
+    pub(super) marks: u32,
     key: Option<&'a [u8]>,
     headers: HeadersRef<'a>,
     timestamp_ms: Option<i64>,
@@ -32,11 +33,12 @@ impl<'a> Stored<'a> {
             id: row.get(0)?,
             attempts: row.get(1)?,
             unclean: row.get(2)?,
-            key: bytes(row, 3)?,
-            headers: HeadersRef::from_encoded(bytes(row, 4)?.unwrap_or_default()),
-            timestamp_ms: row.get(5)?,
-            payload_len: row.get(6)?,
-            payload: bytes(row, 7)?,
+            marks: row.get(3)?,
+            key: bytes(row, 4)?,
+            headers: HeadersRef::from_encoded(bytes(row, 5)?.unwrap_or_default()),
+            timestamp_ms: row.get(6)?,
+            payload_len: row.get(7)?,
+            payload: bytes(row, 8)?,
         })
     }
 
@@ -60,6 +62,7 @@ impl<'a> Stored<'a> {
         head.at.position = self.id as u64;
         head.attempts = self.attempts;
         head.unclean = self.unclean;
+        head.marks = self.marks;
         head
     }
 

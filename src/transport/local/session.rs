@@ -118,6 +118,8 @@ impl Session {
                     due_ms: now.saturating_add(millis(after)).max(1),
                     attempts,
                     unclean: counts.unclean,
+                    // It has ended a run, so it kills nobody.
+                    marks: 0,
                 }),
             }
         }
@@ -129,8 +131,10 @@ impl Session {
         for at in these {
             let Some(counts) = self.take(at) else { continue };
             returned += 1;
-            let Counts { attempts, unclean, .. } = counts;
-            self.changes.put.push(Put { id: at.position as i64, held: false, due_ms: 0, attempts, unclean });
+            let Counts { attempts, unclean, marks, marked, .. } = counts;
+            // A mark of this owner is taken back: it is alive, whatever became of the run.
+            let marks = marks.saturating_sub(u32::from(marked));
+            self.changes.put.push(Put { id: at.position as i64, held: false, due_ms: 0, attempts, unclean, marks });
         }
         returned
     }
@@ -145,10 +149,17 @@ impl Session {
     /// One more start of a suspect, to be remembered before it happens. Says nothing of what is not held.
     pub(super) fn mark(&mut self, at: At) {
         let Some(counts) = self.take(at) else { return };
-        let counts = Counts { attempts: counts.attempts.saturating_add(1), has_row: true, ..counts };
+        let counts = Counts {
+            attempts: counts.attempts.saturating_add(1),
+            marks: counts.marks.saturating_add(1),
+            marked: true,
+            has_row: true,
+            ..counts
+        };
         let id = at.position as i64;
         self.held.add_row(id, counts);
-        self.changes.put.push(Put { id, held: true, due_ms: 0, attempts: counts.attempts, unclean: counts.unclean });
+        let Counts { attempts, unclean, marks, .. } = counts;
+        self.changes.put.push(Put { id, held: true, due_ms: 0, attempts, unclean, marks });
         self.changes.marked.push(at);
         self.changes.durable = true;
     }
@@ -412,7 +423,7 @@ fn free(tx: &Transaction<'_>, owner: i64, renewed_ms: i64) -> rusqlite::Result<b
         let statements = QueueStatements::of(queue);
         let mut put = tx.prepare_cached(&statements.put_pending)?;
         for id in range.open() {
-            put.execute(params![group, id, None::<i64>, 0, 0, 1])?;
+            put.execute(params![group, id, None::<i64>, 0, 0, 1, 0])?;
         }
     }
     tx.execute(sql::REMOVE_RANGES_OF, [owner])?;

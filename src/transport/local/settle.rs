@@ -36,6 +36,7 @@ pub(super) struct Put {
     pub(super) due_ms: i64,
     pub(super) attempts: u32,
     pub(super) unclean: u32,
+    pub(super) marks: u32,
 }
 
 /// Writes every change of an owner.
@@ -58,7 +59,7 @@ pub(super) fn write_changes(
         let mut put = tx.prepare_cached(&statements.put_pending)?;
         for one in &changes.put {
             let owner = one.held.then_some(owner);
-            put.execute(params![duty.group, one.id, owner, one.due_ms, one.attempts, one.unclean])?;
+            put.execute(params![duty.group, one.id, owner, one.due_ms, one.attempts, one.unclean, one.marks])?;
         }
     }
     if changes.done.is_empty() {

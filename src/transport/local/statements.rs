@@ -60,6 +60,7 @@ CREATE INDEX pending_owner ON pending (owner) WHERE owner IS NOT NULL;
 const V2: &str = "
 ALTER TABLE queues ADD COLUMN retain_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE pending ADD COLUMN unclean INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE pending ADD COLUMN marks INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// What every connection sets. The WAL is checkpointed at 16 MiB, and cut back to 64 MiB after a burst.
@@ -164,7 +165,7 @@ pub struct QueueStatements {
     pub insert: String,
     /// Parameters: id, key, payload, headers, timestamp, published, uid. Changes nothing where that uid is there.
     pub insert_once: String,
-    /// Parameters: cursor, largest payload. Columns: id, attempts, unclean, key, headers, timestamp, size of the
+    /// Parameters: cursor, largest payload. Columns: id, attempts, unclean, marks, key, headers, timestamp, size of the
     /// payload, payload.
     pub fresh: String,
     /// Parameters: group, largest payload, now. Columns as in `fresh`, and due.
@@ -179,7 +180,7 @@ pub struct QueueStatements {
     pub delete: String,
     /// Parameters: first, last.
     pub forget_uid: String,
-    /// Parameters: group, id, owner, due, attempts, unclean. Changes nothing where the message is gone.
+    /// Parameters: group, id, owner, due, attempts, unclean, marks. Changes nothing where the message is gone.
     pub put_pending: String,
     /// Parameters: below. Columns: id, published.
     pub oldest_below: String,
@@ -212,9 +213,9 @@ impl QueueStatements {
                 "INSERT INTO {table} (id, key, payload, headers, timestamp_ms, published_ms, uid) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (uid) WHERE uid IS NOT NULL DO NOTHING"
             ),
-            fresh: format!("SELECT m.id, 0, 0, {} FROM {table} m WHERE m.id > ?1 ORDER BY m.id", parts("?2")),
+            fresh: format!("SELECT m.id, 0, 0, 0, {} FROM {table} m WHERE m.id > ?1 ORDER BY m.id", parts("?2")),
             due: format!(
-                "SELECT p.id, p.attempts, p.unclean, {}, p.due_ms FROM pending p INDEXED BY pending_free \
+                "SELECT p.id, p.attempts, p.unclean, p.marks, {}, p.due_ms FROM pending p INDEXED BY pending_free \
                  JOIN {table} m ON m.id = p.id \
                  WHERE p.grp = ?1 AND p.owner IS NULL AND p.due_ms <= ?3 ORDER BY p.due_ms, p.id",
                 parts("?2")
@@ -225,15 +226,15 @@ impl QueueStatements {
             delete: format!("DELETE FROM {table} WHERE id BETWEEN ?1 AND ?2"),
             forget_uid: format!("UPDATE {table} SET uid = NULL WHERE id BETWEEN ?1 AND ?2 AND uid IS NOT NULL"),
             put_pending: format!(
-                "INSERT INTO pending (grp, id, owner, due_ms, attempts, unclean) \
-                 SELECT ?1, id, ?3, ?4, ?5, ?6 FROM {table} WHERE id = ?2 \
-                 ON CONFLICT (grp, id) DO UPDATE SET owner = ?3, due_ms = ?4, attempts = ?5, unclean = ?6"
+                "INSERT INTO pending (grp, id, owner, due_ms, attempts, unclean, marks) \
+                 SELECT ?1, id, ?3, ?4, ?5, ?6, ?7 FROM {table} WHERE id = ?2 \
+                 ON CONFLICT (grp, id) DO UPDATE SET owner = ?3, due_ms = ?4, attempts = ?5, unclean = ?6, marks = ?7"
             ),
             oldest_below: format!("SELECT id, published_ms FROM {table} WHERE id < ?1 ORDER BY id"),
             count_above: format!("SELECT count(*), min(id) FROM {table} WHERE id > ?1"),
             highest: format!("SELECT max(id) FROM {table}"),
             published: format!("SELECT published_ms FROM {table} WHERE id = ?1"),
-            shelf: format!("SELECT m.id, 0, 0, {} FROM {table} m WHERE m.id > ?1 ORDER BY m.id", parts("?2")),
+            shelf: format!("SELECT m.id, 0, 0, 0, {} FROM {table} m WHERE m.id > ?1 ORDER BY m.id", parts("?2")),
         }
     }
 }

@@ -76,6 +76,7 @@ impl Chunk {
 struct Known {
     attempts: u32,
     unclean: u32,
+    marks: u32,
 }
 
 /// A source that consumes as this group.
@@ -243,6 +244,7 @@ impl Group {
             head.at = At { position: first + u64::from(index), epoch, partition: 0 };
             head.attempts = 0;
             head.unclean = 0;
+            head.marks = 0;
         });
         chunk.owners[start..start + count].fill(epoch);
         self.fresh -= count as u64;
@@ -333,6 +335,10 @@ impl Group {
     pub(super) fn put_back(&mut self, position: u64, epoch: u32) -> bool {
         let had = self.owns(position, epoch);
         if had {
+            if let Some(known) = self.known.get_mut(&position) {
+                // Whoever gives it back is alive, whatever became of the run.
+                known.marks = 0;
+            }
             self.set_owner(position, WAITING);
             self.again.insert(position);
         }
@@ -364,6 +370,7 @@ impl Group {
         if self.owns(position, epoch) {
             let known = self.known.entry(position).or_default();
             known.attempts = known.attempts.saturating_add(1);
+            known.marks = known.marks.saturating_add(1);
         }
     }
 
@@ -466,4 +473,5 @@ fn deliver(head: &mut Head, at: At, known: Known) {
     head.at = at;
     head.attempts = known.attempts;
     head.unclean = known.unclean;
+    head.marks = known.marks;
 }
