@@ -153,7 +153,15 @@ fn ids(messages: &[Message]) -> Vec<u32> {
 }
 
 /// What every run must hold to: `left` is what the store still has.
-fn check(chance: Chance, published: u32, deeds: &Deeds, sent: &Log<u32>, dead: &[u32], left: &[u32], settled: [u64; 3]) {
+fn check(
+    chance: Chance,
+    published: u32,
+    deeds: &Deeds,
+    sent: &Log<u32>,
+    dead: &[u32],
+    left: &[u32],
+    settled: [u64; 3],
+) {
     let deeds = deeds.all();
     let [acked, dead_lettered, discarded] = settled;
     assert_eq!(acked + dead_lettered + discarded + left.len() as u64, u64::from(published), "all are accounted for");

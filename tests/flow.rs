@@ -74,10 +74,7 @@ async fn a_stuck_key_with_a_message_in_each_batch_holds_up_no_other_within_the_b
     let consumer = Consumer::new("take", "test:in", handler).look_ahead(1_000).bytes(2_000_000);
     let running = started(app.transport(scripted.clone()).consumer(consumer)).await;
     let of = |key: String| Message::new(vec![0u8; 1_000]).with_key(key);
-    source.publish(
-        0,
-        (0..10_000).map(|n| of(if n % 100 == 0 { "stuck".to_owned() } else { n.to_string() })),
-    );
+    source.publish(0, (0..10_000).map(|n| of(if n % 100 == 0 { "stuck".to_owned() } else { n.to_string() })));
     eventually("all others are settled", || running.progress().settled == 9_900).await;
     gate.open();
     eventually("all are settled", || source.left() == 0).await;

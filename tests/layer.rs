@@ -63,7 +63,9 @@ impl Inside {
     }
 }
 
-fn staying(inside: &Inside) -> impl Fn(Raw) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone + Send + 'static {
+fn staying(
+    inside: &Inside,
+) -> impl Fn(Raw) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Clone + Send + 'static {
     let inside = inside.clone();
     move |_: Raw| Box::pin(inside.clone().stay())
 }
@@ -72,9 +74,8 @@ fn staying(inside: &Inside) -> impl Fn(Raw) -> std::pin::Pin<Box<dyn Future<Outp
 async fn a_layer_that_is_not_ready_holds_back_the_worker_and_everything_is_still_handled() {
     let inside = Inside::default();
     let (app, memory) = app("limited");
-    let consumer = Consumer::new("take", "memory:in", staying(&inside))
-        .concurrency(16)
-        .layer(GlobalConcurrencyLimitLayer::new(3));
+    let consumer =
+        Consumer::new("take", "memory:in", staying(&inside)).concurrency(16).layer(GlobalConcurrencyLimitLayer::new(3));
     let running = started(app.consumer(consumer)).await;
     memory.publish("in", (0..200).map(|n| numbered(n, n))).await.unwrap();
     eventually("all are settled", || running.progress().settled == 200).await;
@@ -149,9 +150,9 @@ async fn while_a_layer_is_not_ready_nothing_is_started_and_the_source_is_not_emp
     let (app, memory) = app("gated");
     let (open, asked) = (Arc::new(tokio::sync::watch::Sender::new(false)), Arc::new(AtomicU32::new(0)));
     let (gate, counted) = (open.clone(), asked.clone());
-    let consumer = Consumer::new("take", "memory:in", |_: Raw| async {}).look_ahead(10).layer(
-        tower::layer::layer_fn(move |inner| Gated { inner, open: gate.clone(), asked: counted.clone(), waiting: None }),
-    );
+    let consumer = Consumer::new("take", "memory:in", |_: Raw| async {}).look_ahead(10).layer(tower::layer::layer_fn(
+        move |inner| Gated { inner, open: gate.clone(), asked: counted.clone(), waiting: None },
+    ));
     let running = started(app.consumer(consumer)).await;
     memory.publish("in", (0..100).map(|n| numbered(n, n))).await.unwrap();
     eventually("it is asked", || asked.load(Ordering::Relaxed) > 0).await;
@@ -204,7 +205,8 @@ async fn a_rate_holds_back_batches_as_well() {
         async { Ok::<(), Failure>(()) }
     };
     memory.publish("in", (0..60).map(|n| numbered(n, n))).await.unwrap();
-    let consumer = Consumer::batch("take", "memory:in", handler).batches(5, 1 << 20, Duration::from_millis(1)).rate(20.0);
+    let consumer =
+        Consumer::batch("take", "memory:in", handler).batches(5, 1 << 20, Duration::from_millis(1)).rate(20.0);
     let running = started(app.consumer(consumer)).await;
     eventually("all are settled", || running.progress().settled == 60).await;
     stopped(running).await;

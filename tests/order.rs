@@ -156,7 +156,9 @@ async fn without_order_messages_of_one_key_run_beside_each_other() {
     let both = Arc::new(tokio::sync::Barrier::new(2));
     let handler = move |Json(_): Json<Nth>| {
         let both = both.clone();
-        async move { drop(both.wait().await) }
+        async move {
+            both.wait().await;
+        }
     };
     let consumer = Consumer::new("take", "memory:in", handler).order(Order::None).concurrency(2);
     let running = started(app.consumer(consumer)).await;
@@ -171,7 +173,9 @@ async fn messages_without_a_key_wait_for_no_other() {
     let both = Arc::new(tokio::sync::Barrier::new(2));
     let handler = move |_: Raw| {
         let both = both.clone();
-        async move { drop(both.wait().await) }
+        async move {
+            both.wait().await;
+        }
     };
     let running = started(app.consumer(Consumer::new("take", "memory:in", handler).concurrency(2))).await;
     memory.publish("in", [Message::new("1"), Message::new("2")]).await.unwrap();
@@ -261,9 +265,8 @@ async fn a_batched_message_behind_a_failed_one_of_its_key_is_done_again_after_it
             each.collect::<Vec<Outcome>>()
         }
     };
-    let consumer = Consumer::batch("take", "memory:in", handler)
-        .batches(6, 1 << 20, Duration::from_millis(50))
-        .retry(quickly(3));
+    let consumer =
+        Consumer::batch("take", "memory:in", handler).batches(6, 1 << 20, Duration::from_millis(50)).retry(quickly(3));
     let memory_first = memory.clone();
     memory_first.publish("in", [nth(1, 0), nth(1, 1), nth(1, 2), nth(1, 3)]).await.unwrap();
     let running = started(app.consumer(consumer)).await;
@@ -312,10 +315,7 @@ async fn a_batch_that_fails_as_a_whole_is_done_again_in_order() {
             .retry(Retry::fixed(Duration::from_millis(60)).attempts(5))
             .timeout(Duration::from_millis(100))
             .concurrency(1);
-        let app = app
-            .transport(scripted.clone())
-            .producer(Producer::<Nth>::new("out", "test:out"))
-            .consumer(consumer);
+        let app = app.transport(scripted.clone()).producer(Producer::<Nth>::new("out", "test:out")).consumer(consumer);
         memory.publish("in", in_turns(1, 10)).await.unwrap();
         let running = started(app).await;
         done.until(10).await;
@@ -338,12 +338,14 @@ async fn a_bridge_keeps_the_order_of_each_key() {
     let (app, memory) = app("bridge");
     let done: Log<Nth> = Log::default();
     let into = done.clone();
-    let app = app
-        .bridge(Bridge::new("over", "memory:in", "memory:out?capacity=16"))
-        .consumer(Consumer::new("take", "memory:out", move |Json(nth): Json<Nth>| {
+    let app = app.bridge(Bridge::new("over", "memory:in", "memory:out?capacity=16")).consumer(Consumer::new(
+        "take",
+        "memory:out",
+        move |Json(nth): Json<Nth>| {
             into.push(nth);
             async {}
-        }));
+        },
+    ));
     let running = started(app).await;
     memory.publish("in", in_turns(6, 300)).await.unwrap();
     done.until(1_800).await;

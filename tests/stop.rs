@@ -128,7 +128,11 @@ async fn a_resource_that_fails_or_hangs_when_it_closes_is_named_and_the_next_sti
             async move { Ok::<_, BoxError>(Named("good", log)) }
         })
         .resource_with("hangs", || async { Ok::<_, BoxError>(Hangs) }, |_: Arc<Hangs>| std::future::pending())
-        .resource_with("fails", || async { Ok::<_, BoxError>(Fails) }, |_: Arc<Fails>| async { Err("disk gone".into()) })
+        .resource_with(
+            "fails",
+            || async { Ok::<_, BoxError>(Fails) },
+            |_: Arc<Fails>| async { Err("disk gone".into()) },
+        )
         .resource_with("panics", || async { Ok::<_, BoxError>(Panics) }, |_: Arc<Panics>| async { panic!("closing") });
     let began = Instant::now();
     let stopped = stopped(started(app).await).await;
@@ -212,7 +216,8 @@ async fn what_a_service_has_enqueued_is_flushed_before_its_producer_closes() {
             Ok::<_, BoxError>(())
         }
     };
-    let app = app.transport(scripted.clone()).producer(Producer::<Note>::new("out", "test:out")).service("feed", service);
+    let app =
+        app.transport(scripted.clone()).producer(Producer::<Note>::new("out", "test:out")).service("feed", service);
     let running = started(app).await;
     eventually("one is with the sink", || out.held() == 1).await;
     running.stop();
@@ -699,10 +704,8 @@ async fn a_stop_while_a_worker_waits_for_its_restart_does_not_wait_for_it() {
     let (app, _) = app("restarting");
     let scripted = Scripted::default();
     let source = scripted.at_source("in");
-    let running = started(
-        app.transport(scripted.clone()).consumer(Consumer::new("take", "test:in", |_: Raw| async {})),
-    )
-    .await;
+    let running =
+        started(app.transport(scripted.clone()).consumer(Consumer::new("take", "test:in", |_: Raw| async {}))).await;
     source.set(|source| source.always_fails = true);
     // At least 400 ms, less jitter.
     eventually("it has failed often enough to wait long", || {
@@ -782,10 +785,11 @@ async fn a_source_that_never_closes_is_given_up_and_the_exit_says_so() {
     let (app, _) = app("closing");
     let scripted = Scripted::default();
     scripted.at_source("in").set(|source| source.hanging_close = true);
-    let app = app
-        .stop_deadline(Duration::from_secs(1))
-        .transport(scripted.clone())
-        .consumer(Consumer::new("take", "test:in", |_: Raw| async {}));
+    let app = app.stop_deadline(Duration::from_secs(1)).transport(scripted.clone()).consumer(Consumer::new(
+        "take",
+        "test:in",
+        |_: Raw| async {},
+    ));
     let running = started(app).await;
     let began = Instant::now();
     let stopped = stopped(running).await;
@@ -798,10 +802,11 @@ async fn during_the_delay_of_a_stop_messages_are_taken_and_the_app_is_not_ready(
     let (app, _) = app("delay");
     let scripted = Scripted::default();
     let source = scripted.at_source("in");
-    let app = app
-        .stop_delay(Duration::from_millis(300))
-        .transport(scripted.clone())
-        .consumer(Consumer::new("take", "test:in", |_: Raw| async {}));
+    let app = app.stop_delay(Duration::from_millis(300)).transport(scripted.clone()).consumer(Consumer::new(
+        "take",
+        "test:in",
+        |_: Raw| async {},
+    ));
     let running = started(app).await;
     running.stop();
     eventually("it is not ready", || !running.readiness().accepting_traffic).await;

@@ -206,10 +206,11 @@ async fn a_resource_may_take_only_those_before_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn modules_are_composed_by_installing_them() {
     fn letters(app: App) -> App {
-        app.producer(Producer::<Letter>::new("letters", "memory:letters"))
-            .consumer(Consumer::new("write", "memory:in", |Json(note): Json<Note>, out: To<Letter>| async move {
-                out.send(&Letter(note.0)).await
-            }))
+        app.producer(Producer::<Letter>::new("letters", "memory:letters")).consumer(Consumer::new(
+            "write",
+            "memory:in",
+            |Json(note): Json<Note>, out: To<Letter>| async move { out.send(&Letter(note.0)).await },
+        ))
     }
     let memory = Memory::new();
     let running = started(App::new("modules").transport(memory.clone()).install(letters)).await;

@@ -54,7 +54,9 @@ impl Worker for Tally {
 }
 
 /// A factory that numbers what it makes.
-fn tallies(log: &Log<(u32, String)>) -> impl Fn() -> std::future::Ready<Result<Tally, BoxError>> + Clone + Send + Sync + 'static {
+fn tallies(
+    log: &Log<(u32, String)>,
+) -> impl Fn() -> std::future::Ready<Result<Tally, BoxError>> + Clone + Send + Sync + 'static {
     let (log, made) = (log.clone(), Arc::new(AtomicU32::new(0)));
     move || {
         let id = made.fetch_add(1, Ordering::Relaxed);
@@ -96,9 +98,8 @@ async fn a_panic_or_a_time_out_costs_an_instance_its_state_and_never_the_message
     for what in ["panic", "hang"] {
         let (app, memory) = app(what);
         let log = Log::default();
-        let consumer = Consumer::worker("count", "memory:in", tallies(&log))
-            .retry(quickly(3))
-            .timeout(Duration::from_millis(50));
+        let consumer =
+            Consumer::worker("count", "memory:in", tallies(&log)).retry(quickly(3)).timeout(Duration::from_millis(50));
         let running = started(app.consumer(consumer)).await;
         memory.publish("in", [of_key(1, ""), of_key(1, what), of_key(1, "")]).await.unwrap();
         eventually("all are settled", || running.progress().settled == 3).await;
@@ -106,7 +107,8 @@ async fn a_panic_or_a_time_out_costs_an_instance_its_state_and_never_the_message
         assert_eq!((count(&stopped, "count", "acked"), stopped.exit_code()), (3, 0));
         let said: Vec<(u32, String)> = log.all();
         let said: Vec<(u32, &str)> = said.iter().map(|(id, text)| (*id, text.as_str())).collect();
-        let wanted = [(0, "started in count"), (0, "k1:1"), (1, "started in count"), (1, "k1:1"), (1, "k1:2"), (1, "Stopping")];
+        let wanted =
+            [(0, "started in count"), (0, "k1:1"), (1, "started in count"), (1, "k1:1"), (1, "k1:2"), (1, "Stopping")];
         assert_eq!(said, wanted, "{what}");
     }
 }
@@ -173,11 +175,10 @@ async fn an_instance_that_cannot_be_made_again_at_once_costs_attempts_and_not_th
     let (app, memory) = app("again");
     let starts = Arc::new(AtomicU32::new(0));
     let counted = starts.clone();
-    let consumer = Consumer::worker("late", "memory:in", move || {
-        std::future::ready(Ok::<_, BoxError>(Late(counted.clone())))
-    })
-    .retry(quickly(4))
-    .dead_letter("memory:dead");
+    let consumer =
+        Consumer::worker("late", "memory:in", move || std::future::ready(Ok::<_, BoxError>(Late(counted.clone()))))
+            .retry(quickly(4))
+            .dead_letter("memory:dead");
     let running = started(app.consumer(consumer)).await;
     memory.publish("in", [of_key(1, "panic"), of_key(2, "")]).await.unwrap();
     eventually("both are settled", || running.progress().settled == 2).await;

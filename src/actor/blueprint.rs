@@ -42,6 +42,8 @@ pub(crate) trait Blueprint: Send {
     fn lanes(&self) -> (usize, usize) {
         (0, 0)
     }
+    /// A stop came before its turn to start: nobody shall wait for it.
+    fn will_not_start(&self) {}
     /// Spawns it under the root. Returns at once; readiness is told through the link.
     fn spawn<'a>(&'a mut self, link: Link, root: ActorCell) -> BoxFuture<'a, Result<ActorRef<Order>, SpawnErr>>;
 }
@@ -61,7 +63,6 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    #[expect(clippy::too_many_arguments, reason = "what the app wires together, named one by one")]
     pub(crate) fn new(
         id: Id,
         root: RootRef,

@@ -28,9 +28,26 @@ impl Blueprint for ProducerPlan {
         Kind::Producer
     }
 
+    fn will_not_start(&self) {
+        give_up(&self.outlet);
+    }
+
     fn spawn<'a>(&'a mut self, link: Link, root: ActorCell) -> BoxFuture<'a, Result<ActorRef<Order>, SpawnErr>> {
         let args = (self.outlet.clone(), self.sink.clone(), link);
         Box::pin(async move { Ok(Actor::spawn_linked(None, ProducerActor, args, root).await?.0) })
+    }
+}
+
+/// Refuses what comes, and fails what waits: a service may have started before, and published already.
+fn give_up(outlet: &Outlet) {
+    outlet.close();
+    outlet.fail_buffered("the app stopped before its producer had started");
+}
+
+/// Waits until the sink need not be opened any more.
+async fn no_longer_wanted(asks: &mut mpsc::Receiver<PublishAsk>, outlet: &Outlet) {
+    while let Some(PublishAsk::StopIntake) = asks.recv().await {
+        outlet.refuse_outside();
     }
 }
 
@@ -57,7 +74,15 @@ impl Actor for ProducerActor {
         let (ended, panicked) = (myself.clone(), myself);
         let (of_state, outlet_of_state) = (link.clone(), outlet.clone());
         let work = async move {
-            let opened = match sink.open().await {
+            let opened = tokio::select! {
+                opened = sink.open() => opened,
+                () = no_longer_wanted(&mut asked, &outlet) => {
+                    give_up(&outlet);
+                    let _ = ended.cast(Order::LoopEnded);
+                    return;
+                }
+            };
+            let opened = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
                     link.failed(&error);

@@ -309,6 +309,15 @@ async fn send_for(
                 );
                 outlet.fail_buffered(&error.to_string());
             }
+            Some(error) if error.kind() == ErrorKind::GaveUp && *connected.borrow() => {
+                // No restart mends it. The actor lives on, so that the drain gives back in order what the sink does
+                // not have; sends fail from now on instead of waiting.
+                outlet.close();
+                outlet.fail_buffered(&error.to_string());
+                link.health.failed(&error);
+                link.root.escalate(link.id, &error, Cause::Escalated(error.exit_code()));
+                break;
+            }
             Some(error) => {
                 link.failed(&error);
                 let _ = ended.cast(Order::LoopFailed(error.to_string()));

@@ -49,7 +49,6 @@ impl Admin {
         let listener = TcpListener::bind(address.as_str()).map_err(wrong)?;
         listener.set_nonblocking(true).map_err(wrong)?;
         let addr = listener.local_addr().map_err(wrong)?;
-        tracing::info!(event = %"admin_listening", %addr, "admin listens");
         Ok(Some(Bound { listener, addr }))
     }
 }
@@ -93,6 +92,8 @@ impl Bound {
         token: Option<Secret>,
     ) -> Result<AdminHandle, Error> {
         let Self { listener, addr } = self;
+        // Not when it was bound: the first log line says that signals are obeyed.
+        tracing::info!(event = %"admin_listening", %addr, "admin listens");
         let pulse = Arc::new(Pulse::new(alive_within));
         let router = routes::router(health, metrics, shutdown, token, pulse.clone());
         let (stop, stopping) = watch::channel(false);

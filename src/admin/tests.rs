@@ -383,7 +383,8 @@ fn off_binds_nothing() {
 
 #[test]
 fn the_log_names_the_real_port() {
-    let lines = telemetry::logs::tests::logged(|| drop(Admin::bind(&free_port())));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let lines = telemetry::logs::tests::logged(|| drop(runtime.block_on(app_with("orders", None, None, ALIVE_WITHIN))));
     let line = lines.iter().find(|line| line["event"] == "admin_listening").unwrap();
     let addr: SocketAddr = line["addr"].as_str().unwrap().parse().unwrap();
     assert_ne!(addr.port(), 0);

@@ -3,7 +3,7 @@
 use super::consumer::AnyConsumer;
 use super::plan::{Planning, Problem};
 use super::producer::{AnyProducer, Producer};
-use super::settings::Settings;
+use super::settings::{From, Settings};
 use super::{Bridge, Consumer};
 use crate::actor::{Blueprint, ResourcePlan, ServicePlan};
 use crate::admin::AdminListen;
@@ -51,7 +51,7 @@ impl Item {
 /// Building one opens nothing, spawns nothing and needs no runtime.
 pub struct App {
     pub(super) settings: Settings,
-    pub(super) from_env: bool,
+    pub(super) from: From,
     pub(super) transports: Transports,
     items: Vec<Item>,
 }
@@ -66,7 +66,7 @@ impl App {
     pub fn new(name: impl AsRef<str>) -> Self {
         Self {
             settings: Settings::of_code(name.as_ref()),
-            from_env: false,
+            from: From::Code,
             transports: Transports::built_in(),
             items: Vec::new(),
         }
@@ -75,7 +75,14 @@ impl App {
     /// An app whose settings come from the environment and the configuration file as well: `$LONGSHORE_CONFIG`, else
     /// `./longshore.toml` if it is there. Both are read when it is run, and what is wrong in them is told then.
     pub fn from_env(name: impl AsRef<str>) -> Self {
-        Self { from_env: true, ..Self::new(name) }
+        Self { from: From::Everywhere, ..Self::new(name) }
+    }
+
+    /// An app that takes the times of its stop and of its start from the environment (`SHUTDOWN_TIMEOUT`,
+    /// `TERMINATION_GRACE_SECONDS`, `PRESTOP_SECONDS`, `LONGSHORE_STOP_DEADLINE`, `LONGSHORE_STOP_DELAY`,
+    /// `LONGSHORE_START_PATIENCE`), and nothing else, and looks at no file: for a command, whose line says the rest.
+    pub fn for_command(name: impl AsRef<str>) -> Self {
+        Self { from: From::CodeAndTimes, ..Self::new(name) }
     }
 
     /// Adds a transport of your own, or replaces one by its scheme.

@@ -30,6 +30,9 @@ const LOOK_AHEAD: u32 = 4;
 /// A batch is handed over at this many messages, this many bytes or after this time, unless its worker says otherwise.
 const BATCH: BatchBounds = BatchBounds { messages: 100, bytes: 4 << 20, linger: Duration::from_millis(100) };
 
+/// What makes the lanes of a worker, and what its instances are started and stopped by, where it has some.
+pub(super) type MadeLanes = (Arc<dyn crate::actor::MakeLanes>, Option<Arc<dyn crate::handler::Life>>);
+
 /// What consumers and bridges have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Taking {
@@ -94,12 +97,13 @@ impl Taking {
         kind: Kind,
         batch: bool,
         destination: Option<Publishing>,
-        lanes_of: Option<(Arc<dyn crate::actor::MakeLanes>, Option<Arc<dyn crate::handler::Life>>)>,
+        lanes_of: Option<MadeLanes>,
         planning: &mut Planning<'_>,
     ) -> Option<TakerPlan> {
         self.overridden(planning);
         for (what, bad) in [
             ("concurrency must be at least 1", self.concurrency == 0),
+            ("limit must be at least 1", self.limit == Some(0)),
             ("instances must be at least 1", self.instances == Some(0)),
             ("look-ahead must be at least 1", self.look_ahead == Some(0)),
             ("rate must be more than 0 a second", self.rate.is_some_and(|rate| rate <= 0.0 || !rate.is_finite())),
@@ -122,6 +126,11 @@ impl Taking {
             patience: planning.patience,
         };
         let source = planning.source(&self.name, &url, &spec);
+        if let Some(group) = source.as_ref().and_then(|source| source.group())
+            && url.option("group").is_none()
+        {
+            tracing::info!(worker = %self.name, group, "no group in the source's URL: it is '{group}'");
+        }
         let mut publishing: Vec<Publishing> = destination.into_iter().collect();
         let group = source.as_ref().and_then(|source| source.group()).unwrap_or(&planning.app).to_owned();
         let mut dead = DeadLetters { outlet: None, source: url.to_string().into() };

@@ -2,7 +2,7 @@
 
 use super::builder::App;
 use super::plan::Problem;
-use super::settings::Settings;
+use super::settings::{From, Settings};
 use crate::error::Error;
 use crate::handler::{Context, Stopping};
 use crate::process::board::{ActorSpec, Board};
@@ -12,7 +12,6 @@ use crate::supervisor::counts::Counts;
 use crate::supervisor::drain::{Actor as Id, Cause, Event};
 use crate::supervisor::health::{Health, Readiness};
 use crate::supervisor::phases::PhaseEnds;
-use crate::supervisor::report::Report;
 use crate::supervisor::root::{self, Child, Ending, RootArgs, RootRef};
 use crate::telemetry::metrics::{AppMetrics, WorkerMetrics};
 use std::fmt;
@@ -60,10 +59,6 @@ impl Stopped {
     pub fn counts(&self) -> String {
         self.ending.report.total().to_string()
     }
-
-    pub(crate) fn data(&self) -> &Report {
-        &self.ending.report
-    }
 }
 
 impl Running {
@@ -90,14 +85,7 @@ impl Running {
 
     /// Messages received and settled so far, over all workers: for a progress line.
     pub fn progress(&self) -> Progress {
-        let mut progress = Progress::default();
-        for counts in &self.counts {
-            let now = counts.snapshot();
-            progress.received += now.received;
-            progress.settled += now.acked + now.retried + now.dead_lettered + now.discarded;
-            progress.in_flight += counts.now_in_flight();
-        }
-        progress
+        Progress::of(&self.counts)
     }
 
     /// Asks it to stop, as SIGTERM does. Returns at once; asking again changes nothing.
@@ -144,6 +132,19 @@ pub struct Progress {
     pub in_flight: u64,
 }
 
+impl Progress {
+    pub(super) fn of(workers: &[Counts]) -> Self {
+        let mut progress = Self::default();
+        for counts in workers {
+            let now = counts.snapshot();
+            progress.received += now.received;
+            progress.settled += now.acked + now.retried + now.dead_lettered + now.discarded;
+            progress.in_flight += counts.now_in_flight();
+        }
+        progress
+    }
+}
+
 /// What prepares and starts an app, before anything is spawned.
 pub(super) struct Launch {
     pub(super) settings: Settings,
@@ -156,14 +157,22 @@ pub(super) struct Launch {
 }
 
 impl App {
-    /// Reads the settings and prepares every worker; everything that is wrong is in the one error.
-    pub(super) fn launch(mut self) -> Result<Launch, Error> {
+    /// Reads the settings, takes what else they ask for, and prepares every worker; everything that is wrong is in the
+    /// one error.
+    pub(super) fn launch_with<T>(
+        mut self,
+        take: impl FnOnce(&Settings, &Arc<Board>) -> Result<T, Error>,
+    ) -> Result<(Launch, T), Error> {
         let mut problems: Vec<Problem> = Vec::new();
-        if self.from_env {
-            let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-            self.settings = self.settings.clone().overlaid(&set, &mut problems);
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        match self.from {
+            From::Code => {}
+            From::CodeAndTimes => self.settings.times(&set, &mut problems),
+            From::Everywhere => self.settings = self.settings.clone().overlaid(&set, &mut problems),
         }
         let settings = self.settings.clone();
+        let board = Arc::new(Board::new(&settings.name));
+        let taken = take(&settings, &board).map_err(|error| problems.push(Problem::text(error.to_string())));
         let name: Arc<str> = settings.name.as_str().into();
         let root = RootRef::default();
         let (stopping, stops) = watch::channel(Stopping::No);
@@ -172,8 +181,8 @@ impl App {
         let context =
             move |worker: &Arc<str>| Context::new(name.clone(), worker.clone(), stops.clone(), request.clone());
         let prepared = self.prepare(problems, &context)?;
-        let board = Arc::new(Board::new(&settings.name));
-        Ok(Launch { settings, children: prepared.blueprints, root, stopping, board, guarded: None })
+        let taken = taken.expect("what could not be taken is a problem, which prepare tells");
+        Ok((Launch { settings, children: prepared.blueprints, root, stopping, board, guarded: None }, taken))
     }
 
     /// Starts the app inside a runtime: for tests, and for programs that have a runtime of their own. Signals are
@@ -183,7 +192,7 @@ impl App {
     /// Everything that is wrong with the app as it was built; nothing has been opened then. A start that fails later
     /// is told by [`Running::wait`].
     pub async fn start(self, handle: &Handle) -> Result<Running, Error> {
-        let launch = self.launch()?;
+        let (launch, ()) = self.launch_with(|_, _| Ok(()))?;
         launch.start(handle).await
     }
 }
@@ -208,13 +217,13 @@ impl Launch {
         for (index, (blueprint, context, policy)) in self.children.into_iter().enumerate() {
             let name = blueprint.name().clone();
             let kind = blueprint.kind();
+            let word = health.actor(&name, kind.name());
+            context.on_trouble(move |why| word.own_word(why));
             let of_worker = Counts::new(self.board.actor(index).clone());
             if kind.takes() {
                 counts.push(of_worker.clone());
             }
             let line = health.actor(&name, kind.name());
-            let own = line.clone();
-            context.trouble().heard_by(move |why| own.own_word(why));
             let link = crate::actor::Link::new(
                 Id(index as u16),
                 self.root.clone(),

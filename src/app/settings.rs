@@ -20,6 +20,17 @@ const GRACE_MARGIN: Duration = Duration::from_secs(2);
 /// The file that is read where no other is named and it is there.
 const DEFAULT_FILE: &str = "longshore.toml";
 
+/// Where the settings of an app come from, besides its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// From nowhere else.
+    Code,
+    /// The times of a stop and of the start from the environment.
+    CodeAndTimes,
+    /// Everything from the environment and the configuration file.
+    Everywhere,
+}
+
 /// What holds for the app as a whole.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -92,20 +103,20 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {
-        self.take(name, |value| value.as_str().map(str::to_owned).ok_or_else(|| format!("{value} is no text")))
+        self.take(name, |value| value.as_str().map(str::to_owned).ok_or_else(|| format!("{} is no text", kind(value))))
     }
 
     fn duration(&mut self, name: &'static str) -> Option<Duration> {
         self.take(name, |value| match value {
             toml::Value::String(text) => duration::parse(text),
-            other => Err(format!("{other} is no duration such as \"25s\"")),
+            other => Err(format!("{} is no duration such as \"25s\"", kind(other))),
         })
     }
 
     fn number(&mut self, name: &'static str) -> Option<u32> {
         self.take(name, |value| {
             let number = value.as_integer().and_then(|number| u32::try_from(number).ok());
-            number.ok_or_else(|| format!("{value} is no whole number from 0 to {}", u32::MAX))
+            number.ok_or_else(|| format!("{} is no whole number from 0 to {}", kind(value), u32::MAX))
         })
     }
 
@@ -114,7 +125,7 @@ impl<'a> Fields<'a> {
             value
                 .as_float()
                 .or_else(|| value.as_integer().map(|n| n as f64))
-                .ok_or_else(|| format!("{value} is no number"))
+                .ok_or_else(|| format!("{} is no number", kind(value)))
         })
     }
 
@@ -123,6 +134,15 @@ impl<'a> Fields<'a> {
             let hint = did_you_mean(name, self.known.iter().copied());
             self.problems.push(Problem::text(format!("{}.{name}: unknown field{hint}", self.place)));
         }
+    }
+}
+
+/// A value that is of the wrong kind. What may hold a URL, and with it a password, is named by its kind alone.
+fn kind(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => value.to_string(),
+        toml::Value::Array(_) => "an array".to_owned(),
+        other => format!("a {}", other.type_str()),
     }
 }
 
@@ -170,13 +190,6 @@ impl Settings {
             self.file = Some(path);
         }
         self.environment(set, problems);
-        if self.delay >= self.deadline {
-            problems.push(Problem::text(format!(
-                "stop.delay: {} leaves nothing of the deadline of {}",
-                duration::short(self.delay),
-                duration::short(self.deadline)
-            )));
-        }
         self
     }
 
@@ -200,7 +213,7 @@ impl Settings {
         stop.finish();
         let mut admin = Fields::new("admin", file.admin, problems);
         let listen = admin.take("listen", |value| {
-            let text = value.as_str().ok_or_else(|| format!("{value} is no text"))?;
+            let text = value.as_str().ok_or_else(|| format!("{} is no text", kind(value)))?;
             text.parse::<AdminListen>().map_err(|error| error.to_string())
         });
         self.admin = listen.unwrap_or_else(|| self.admin.clone());
@@ -230,6 +243,20 @@ impl Settings {
     }
 
     fn environment(&mut self, set: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) {
+        self.times(set, problems);
+        if let Some(name) = set("LONGSHORE_APP_NAME") {
+            self.name = name;
+        }
+        if let Some(listen) = set("LONGSHORE_ADMIN_LISTEN") {
+            match listen.parse() {
+                Ok(listen) => self.admin = listen,
+                Err(error) => problems.push(Problem::text(format!("LONGSHORE_ADMIN_LISTEN: {error}"))),
+            }
+        }
+    }
+
+    /// Takes the times of a stop and of the start out of the environment, and checks them.
+    pub(super) fn times(&mut self, set: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) {
         let mut seconds = |name: &str| -> Option<Duration> {
             let text = set(name)?;
             duration::parse_or_seconds(&text).map_err(|why| problems.push(Problem::text(format!("{name}: {why}")))).ok()
@@ -261,15 +288,12 @@ impl Settings {
         }
         if self.deadline.is_zero() {
             problems.push(Problem::text("stop.deadline: must be more than 0".to_owned()));
-        }
-        if let Some(name) = set("LONGSHORE_APP_NAME") {
-            self.name = name;
-        }
-        if let Some(listen) = set("LONGSHORE_ADMIN_LISTEN") {
-            match listen.parse() {
-                Ok(listen) => self.admin = listen,
-                Err(error) => problems.push(Problem::text(format!("LONGSHORE_ADMIN_LISTEN: {error}"))),
-            }
+        } else if self.delay >= self.deadline {
+            problems.push(Problem::text(format!(
+                "stop.delay: {} leaves nothing of the deadline of {}",
+                duration::short(self.delay),
+                duration::short(self.deadline)
+            )));
         }
     }
 }
@@ -301,6 +325,20 @@ mod tests {
     fn our_own_variable_beats_the_common_one() {
         let (settings, _) = with(&[("SHUTDOWN_TIMEOUT", "10"), ("LONGSHORE_STOP_DEADLINE", "500ms")]);
         assert_eq!(settings.deadline, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_command_takes_times_from_the_environment_and_nothing_else() {
+        let set = |name: &str| match name {
+            "SHUTDOWN_TIMEOUT" => Some("7".to_owned()),
+            "LONGSHORE_ADMIN_LISTEN" => Some("127.0.0.1:1".to_owned()),
+            "LONGSHORE_APP_NAME" => Some("other".to_owned()),
+            _ => None,
+        };
+        let (mut settings, mut problems) = (Settings::of_code("orders"), Vec::new());
+        settings.times(&set, &mut problems);
+        assert_eq!((settings.deadline, settings.name.as_str()), (Duration::from_secs(7), "orders"));
+        assert_eq!((settings.admin, problems), (AdminListen::loopback(), Vec::new()));
     }
 
     #[test]

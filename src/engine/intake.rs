@@ -188,6 +188,7 @@ struct Intake {
     paused: bool,
     ended: bool,
     ended_told: bool,
+    intake_stopped_told: bool,
     /// By when the source has to say that it has flushed.
     flushing: Option<Instant>,
     flushed: bool,
@@ -238,6 +239,7 @@ pub(crate) async fn intake(
         paused: false,
         ended: false,
         ended_told: false,
+        intake_stopped_told: false,
         flushing: None,
         unproven: Tally::default(),
         flushed: false,
@@ -288,6 +290,17 @@ pub(crate) async fn intake(
             },
             () = sleep_until(close_at), if close_at.is_some() => this.close_source(),
             _ = tick.tick() => this.tick(),
+        }
+    }
+}
+
+impl Drop for Intake {
+    /// A crash: what is unsettled comes again, or nobody can give it back.
+    fn drop(&mut self) {
+        match std::mem::take(&mut self.outstanding) {
+            0 => {}
+            left if self.config.takes_back => self.ledger.returned(left),
+            left => self.ledger.abandoned(left),
         }
     }
 }
@@ -388,6 +401,9 @@ impl Intake {
                 if self.mode == Mode::Running {
                     self.mode = Mode::IntakeStopped;
                     self.source.tell(Ask::StopIntake);
+                    if self.ended {
+                        self.intake_has_stopped();
+                    }
                     if self.config.takes_back {
                         (self.granted, self.granted_bytes) = (0, 0);
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
@@ -439,8 +455,11 @@ impl Intake {
             LaneNews::NoDeadPlace(text) => {
                 self.stuck = true;
                 self.take_no_more();
-                // No restart takes that message out of the way, and others of its key must not overtake it.
-                self.lanes.tell(|| LaneAsk::Drain);
+                // No restart takes that message out of the way. What goes back keeps its order behind it; what
+                // cannot go back is worked off, and it alone is left.
+                if self.config.takes_back {
+                    self.lanes.tell(|| LaneAsk::Drain);
+                }
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
@@ -519,7 +538,7 @@ impl Intake {
                 self.lose_track(unknown, Became::Unknown);
             }
             Event::Flushed => self.flush_ended(),
-            Event::IntakeStopped => (self.report)(IntakeNews::IntakeStopped),
+            Event::IntakeStopped => self.intake_has_stopped(),
             Event::Ended => {
                 self.ended = true;
                 (self.granted, self.granted_bytes) = (0, 0);
@@ -538,7 +557,7 @@ impl Intake {
             }
             Event::Measured(backlog) => {
                 self.waiting = backlog.waiting.unwrap_or(0);
-                self.measured_empty = self.waiting == 0 && backlog.delayed.unwrap_or(0) == 0;
+                self.measured_empty = self.ended || (self.waiting == 0 && backlog.delayed.unwrap_or(0) == 0);
                 if !self.measured_empty {
                     // Not idle yet: ask again once what is there has been worked off.
                     self.flushed = false;
@@ -593,6 +612,14 @@ impl Intake {
         self.lanes.tell(|| LaneAsk::Work(slab.clone()));
         if self.limit_left() == 0 && !self.ended {
             self.end_by_itself();
+        }
+    }
+
+    /// Says so once. A worker that has ended need not hear it from its source, which may be left with messages that
+    /// nobody takes.
+    fn intake_has_stopped(&mut self) {
+        if !std::mem::replace(&mut self.intake_stopped_told, true) {
+            (self.report)(IntakeNews::IntakeStopped);
         }
     }
 

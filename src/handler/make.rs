@@ -1,7 +1,7 @@
 //! Async functions that make something before there are messages: a resource, a worker's instance, a service.
 
 use super::{Extract, Missing, Setup, Wiring};
-use crate::failure::BoxError;
+use crate::failure::{BoxError, Failure};
 use crate::transport::BoxFuture;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ macro_rules! makes {
         where
             Fun: Fn($($arg),*) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future<Output = Result<T, E>> + Send + 'static,
-            E: Into<BoxError>,
+            E: Into<Failure>,
             T: Send + 'static,
             $($arg: Extract<Setup>,)*
         {
@@ -35,7 +35,8 @@ macro_rules! makes {
                     let this = self.clone();
                     Box::pin(async move {
                         let ($($arg,)*) = extracted.map_err(|failure| failure.into_error())?;
-                        this($($arg),*).await.map_err(Into::into)
+                        // Any error is a failure; one that is a failure already keeps its class on the way.
+                        this($($arg),*).await.map_err(|error| error.into().into_error())
                     })
                 })))
             }

@@ -342,7 +342,7 @@ impl SlabBuilder {
         Span { start, len: part.len() as u32 }
     }
 
-    /// Adds a message from its parts; [`SlabBuilder::last`] sets the rest of what its source knows.
+    /// Adds a message from its parts; the head that comes back takes the rest of what its source knows.
     ///
     /// Panics when the buffer would grow past 4 GiB, which `max_message` and the batch bounds forbid.
     #[inline]

@@ -1,10 +1,12 @@
 //! Writing to stderr when nothing else works: no lock, no allocation, and never a wait for the reader.
 
-use super::board::{Board, Doing};
+use super::board::{Board, Cells, Doing};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::fmt::{self, Write};
 use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Whoever reads stderr has so long to take all of a report; the rest is dropped.
@@ -126,6 +128,25 @@ pub(super) fn write_actors(out: &mut Lines<'_>, board: &Board, all: bool) -> fmt
     Ok(())
 }
 
+/// What became of every delivery, summed over the workers, in the words of the report. What is not settled is
+/// abandoned: nobody will settle it any more.
+pub(super) fn write_counts(out: &mut Lines<'_>, board: &Board) -> fmt::Result {
+    let sum = |of: fn(&Cells) -> &AtomicU64| -> u64 {
+        board.actors().iter().map(|actor| of(&actor.cells).load(Relaxed)).fold(0, u64::wrapping_add)
+    };
+    let received = sum(|cells| &cells.received);
+    let (acked, retried) = (sum(|cells| &cells.acked), sum(|cells| &cells.retried));
+    let (dead_lettered, discarded) = (sum(|cells| &cells.dead_lettered), sum(|cells| &cells.discarded));
+    let (returned, unknown) = (sum(|cells| &cells.returned), sum(|cells| &cells.unknown));
+    let settled = [acked, retried, dead_lettered, discarded, returned, unknown].into_iter().fold(0, u64::wrapping_add);
+    let abandoned = received.saturating_sub(settled);
+    writeln!(
+        out,
+        "counts received={received} acked={acked} retried={retried} dead_lettered={dead_lettered} \
+         discarded={discarded} returned={returned} abandoned={abandoned} unknown={unknown} unaccounted=0"
+    )
+}
+
 /// Every OS thread of the process by name and state.
 #[cfg(target_os = "linux")]
 pub(super) fn write_threads(out: &mut Lines<'_>) -> fmt::Result {
@@ -202,6 +223,28 @@ mod tests {
         let mut found = String::new();
         reader.read_to_string(&mut found).unwrap();
         assert_eq!(found, format!("{long}|{long}"));
+    }
+
+    #[test]
+    fn what_is_not_settled_at_the_last_way_out_is_abandoned() {
+        use crate::process::board::ActorSpec;
+        let board = Board::new("orders");
+        board.register(vec![ActorSpec { name: "ship".into(), kind: "consumer", lanes: 1, slots: 1 }]);
+        let cells = &board.actor(0).cells;
+        cells.received.store(10, Relaxed);
+        cells.acked.store(6, Relaxed);
+        cells.returned.store(1, Relaxed);
+        let (mut reader, writer) = io::pipe().unwrap();
+        let stderr = Stderr(writer.into());
+        let mut lines = stderr.begin();
+        write_counts(&mut lines, &board).unwrap();
+        lines.flush();
+        drop(stderr);
+        let mut found = String::new();
+        reader.read_to_string(&mut found).unwrap();
+        let wanted = "counts received=10 acked=6 retried=0 dead_lettered=0 discarded=0 returned=1 abandoned=3 unknown=0 \
+                      unaccounted=0\n";
+        assert_eq!(found, wanted);
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Deadline {
     }
 
     /// Takes it back: what was to be stopped is gone, and the process goes on.
+    #[cfg(test)]
     pub fn disarm(&self) {
         self.0.at_ms.store(NEVER, Release);
         self.0.wake();
@@ -153,6 +154,7 @@ impl Guard {
     }
 
     /// The deadline, for whoever requests a stop otherwise than by a signal.
+    #[cfg(test)]
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }
@@ -270,6 +272,7 @@ impl Watch {
         let _ = writeln!(out, "longshore {}: {why}: exit {code}", board.app());
         let _ = emergency::write_actors(&mut out, board, false);
         let _ = emergency::write_threads(&mut out);
+        let _ = emergency::write_counts(&mut out, board);
         out.flush();
         low_level::exit(code.into());
     }

@@ -421,14 +421,16 @@ impl State {
             }
             Phase::NotReady => {
                 self.health.set_stage(Stage::Stopping);
-                let _ = myself.send_after(PROGRESS_EVERY, || RootMsg::Progress);
+                drop(myself.send_after(PROGRESS_EVERY, || RootMsg::Progress));
             }
             Phase::IntakeStopped => {
                 self.stopping.send_replace(Stopping::Draining);
                 for member in &self.members {
                     // Producers refuse work from outside from now on; takers are told by the machine.
-                    if let (Kind::Producer, Some(actor)) = (member.kind, &member.actor) {
-                        let _ = actor.cast(Order::StopIntake);
+                    match &member.actor {
+                        Some(actor) if member.kind == Kind::Producer => drop(actor.cast(Order::StopIntake)),
+                        None if member.stopped == Stopped::NotStarted => member.child.blueprint.will_not_start(),
+                        _ => {}
                     }
                 }
             }
@@ -450,7 +452,7 @@ impl State {
             && let Some(end) = self.ends.end(phase)
         {
             let left = end.saturating_sub(self.clock.elapsed());
-            let _ = myself.send_after(left, move || RootMsg::Event(Event::PhaseTimeout(phase)));
+            drop(myself.send_after(left, move || RootMsg::Event(Event::PhaseTimeout(phase))));
         }
     }
 
@@ -487,7 +489,7 @@ impl State {
         let left = self.machine.awaited().count();
         let bound = self.ends.bound(self.machine.phase(), self.clock.elapsed(), left);
         self.order(myself, id, step, Order::Stop { by: Instant::now() + bound }, Event::Stopped(id));
-        let _ = myself.send_after(bound, move || RootMsg::Event(Event::ActorTimeout(id)));
+        drop(myself.send_after(bound, move || RootMsg::Event(Event::ActorTimeout(id))));
     }
 
     async fn child_ended(&mut self, myself: &ActorRef<RootMsg>, cell: ractor::ActorId, failed: Option<String>) {
@@ -519,7 +521,7 @@ impl State {
                 tracing::warn!(actor = %member.name, after = %duration::short(after), "restarts: {why}");
                 member.child.link.health.restarting(&why);
                 member.child.link.metrics.restarts.increment(1);
-                let _ = myself.send_after(after, move || RootMsg::Event(Event::RestartDue(id)));
+                drop(myself.send_after(after, move || RootMsg::Event(Event::RestartDue(id))));
             }
             Verdict::LeaveGone => self.happened(myself, Event::GivenUp(id)).await,
             Verdict::Escalate => {
@@ -550,22 +552,14 @@ impl State {
             tracing::info!(event = "stop_progress", phase = %self.machine.phase(), left = %left,
                 "{}: waiting for {}, {left} left", self.machine.phase(), names.join(", "));
         }
-        let _ = myself.send_after(PROGRESS_EVERY, || RootMsg::Progress);
+        drop(myself.send_after(PROGRESS_EVERY, || RootMsg::Progress));
     }
 
     /// The messages that ran to the end, by worker.
     fn stuck(&self) -> Vec<Stuck> {
         let now_ms = self.board.now_ms();
         let of = |line: &ActorLine| -> Vec<Stuck> {
-            line.running()
-                .map(|running| Stuck {
-                    worker: line.name().to_string(),
-                    position: running.position,
-                    partition: running.partition,
-                    attempt: running.attempt,
-                    age_ms: now_ms.saturating_sub(running.started_ms),
-                })
-                .collect()
+            line.running().map(|running| Stuck::of(line.name(), running, now_ms)).collect()
         };
         let mut stuck: Vec<Stuck> = self.board.actors().iter().flat_map(|line| of(line)).collect();
         stuck.extend(self.cancelled.iter().cloned());

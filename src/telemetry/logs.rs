@@ -1,5 +1,6 @@
 //! Where log lines go: text for eyes on a terminal, JSON for machines elsewhere, always stderr.
 
+use super::status::AboveStatus;
 use std::fmt;
 use std::io::IsTerminal;
 use tracing::{Dispatch, dispatcher};
@@ -9,8 +10,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged where nobody says otherwise.
-const DEFAULT_FILTER: &str = "info";
+/// What is logged where nobody says otherwise: not the spans that ractor puts around everything an actor does.
+const DEFAULT_FILTER: &str = "info,ractor=warn";
 
 /// The variables that say what is logged, the first that is set holds.
 const FILTER_VARIABLES: [&str; 2] = ["LONGSHORE_LOG", "RUST_LOG"];
@@ -24,7 +25,12 @@ pub fn install() -> bool {
     }
     let (filter, wrong) = filter(|name| std::env::var(name).ok());
     // `try_init` also takes what libraries write by way of the `log` crate. Lost races end here as well.
-    let installed = subscriber(Form::of_stderr(), filter, std::io::stderr).try_init().is_ok();
+    let form = Form::of_stderr();
+    let installed = match form {
+        Form::Text { .. } => subscriber(form, filter, || AboveStatus(std::io::stderr())).try_init(),
+        Form::Json => subscriber(form, filter, std::io::stderr).try_init(),
+    };
+    let installed = installed.is_ok();
     if let Some((variable, error)) = wrong {
         tracing::warn!(variable, %error, "the log filter cannot be read, info holds");
     }
@@ -156,8 +162,11 @@ pub mod tests {
             filter(|name| Some(if name == "RUST_LOG" { "error" } else { "longshore=debug" }.to_owned()));
         assert_eq!((found.to_string().as_str(), wrong.is_none()), ("longshore=debug", true));
         let (found, wrong) = filter(|name| (name == "RUST_LOG").then(|| "a=b=c".to_owned()));
-        assert_eq!((found.to_string().as_str(), wrong.unwrap().0), ("info", "RUST_LOG"));
-        assert_eq!(filter(|_| None).0.to_string(), "info");
+        assert_eq!(
+            (found.to_string().as_str(), wrong.unwrap().0),
+            (EnvFilter::new(DEFAULT_FILTER).to_string().as_str(), "RUST_LOG")
+        );
+        assert_eq!(filter(|_| None).0.to_string(), EnvFilter::new(DEFAULT_FILTER).to_string());
     }
 
     #[test]

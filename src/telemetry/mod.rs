@@ -6,3 +6,4 @@ pub mod handler_times;
 mod histogram;
 pub mod logs;
 pub mod metrics;
+pub mod status;

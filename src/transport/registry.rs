@@ -54,7 +54,8 @@ impl Transports {
                 "scheme '{scheme}' is not in this build: it comes with the feature '{feature}'"
             )));
         }
-        let schemes = self.known.iter().flat_map(|transport| transport.schemes().iter().copied());
+        let known = self.known.iter().flat_map(|transport| transport.schemes().iter().copied());
+        let schemes = known.chain(FEATURES.iter().map(|(name, _)| *name));
         Err(Error::configuration(format!("unknown scheme '{scheme}'{}", did_you_mean(scheme, schemes))))
     }
 }

@@ -18,6 +18,13 @@ pub struct SinkSpec {
     pub patience: Duration,
 }
 
+impl SinkSpec {
+    /// For a worker of that name.
+    pub fn new(worker: impl Into<Arc<str>>, patience: Duration) -> Self {
+        Self { worker: worker.into(), patience }
+    }
+}
+
 /// A sink that could be opened.
 pub trait SinkPlan: Send + Sync {
     /// What it promises.

@@ -29,6 +29,20 @@ pub struct SourceSpec {
     pub patience: Duration,
 }
 
+impl SourceSpec {
+    /// For a worker of that name and a group, with the defaults of a consumer.
+    pub fn new(worker: impl Into<Arc<str>>, group: impl Into<Arc<str>>, patience: Duration) -> Self {
+        Self {
+            worker: worker.into(),
+            default_group: group.into(),
+            concurrency: 16,
+            by_key: true,
+            max_message: 16 << 20,
+            patience,
+        }
+    }
+}
+
 /// Header of a delivery whose payload was over `max_message` and is left out; the value is its size in bytes.
 pub const OVERSIZED_HEADER: &str = "longshore-oversized";
 

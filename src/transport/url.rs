@@ -152,6 +152,25 @@ impl Url {
         self.options.iter().rev().find(|(at, _)| at == name).map(|(_, value)| value.as_str())
     }
 
+    /// The same URL without these options.
+    #[must_use]
+    pub fn without(&self, names: &[&str]) -> Self {
+        let goes = |pair: &str| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            decoded(name).is_ok_and(|name| names.contains(&name.as_str()))
+        };
+        let shown = match self.shown.split_once('?') {
+            None => self.shown.clone(),
+            Some((place, query)) => {
+                let kept: Vec<&str> = query.split('&').filter(|pair| !goes(pair)).collect();
+                if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) }
+            }
+        };
+        let mut options = self.options.clone();
+        options.retain(|(name, _)| !names.contains(&name.as_str()));
+        Self { options, shown, ..self.clone() }
+    }
+
     /// The same URL with these options alone, and this path.
     #[must_use]
     pub fn with(&self, path: impl Into<String>, options: &[(&str, &str)]) -> Self {
@@ -201,9 +220,12 @@ fn split_after_reference(login: &str) -> Option<(&str, &str)> {
     login[end..].strip_prefix(':').map(|password| (&login[..end], password))
 }
 
+/// Schemes whose URLs have no login.
+const PATHS: [&str; 3] = ["memory", "local", "file"];
+
 /// The text without a literal password.
 fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("//") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("//") else { return redact_mistaken(text) };
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
     // A password may hold the `/` or `?` that it should have escaped; hide up to the last `@`.
     let Some(login_end) = rest[..authority_end].rfind('@').or_else(|| rest.rfind('@')) else { return text.to_owned() };
@@ -217,6 +239,19 @@ fn redact(text: &str) -> String {
         return text.to_owned();
     }
     format!("{scheme}//{user}:***{}", &rest[login_end..])
+}
+
+/// The same where the `//` is missing: `amqp:/user:password@host`, `user:password@host`.
+fn redact_mistaken(text: &str) -> String {
+    let place_end = text.find('?').unwrap_or(text.len());
+    let Some(login_end) = text[..place_end].rfind('@') else { return text.to_owned() };
+    let Some((scheme, rest)) = text[..login_end].split_once(':') else { return text.to_owned() };
+    match rest.split_once(':') {
+        Some((user, _)) => format!("{scheme}:{user}:***{}", &text[login_end..]),
+        // The name of a file or of a queue may hold an `@`.
+        None if PATHS.contains(&scheme) => text.to_owned(),
+        None => format!("{scheme}:***{}", &text[login_end..]),
+    }
 }
 
 fn decoded(raw: &str) -> Result<String, Error> {
@@ -297,6 +332,15 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_hidden_where_the_slashes_were_forgotten() {
+        for text in ["amqp:/u:canary@h/v", "amqp:u:canary@h", "u:canary@h/v", "u:can:ary@h?x=1"] {
+            let shown = url(text).to_string();
+            assert!(!shown.contains("canary") && !shown.contains("can:ary"), "{shown}");
+        }
+        assert_eq!(url("local:a@b.db?queue=q").to_string(), "local:a@b.db?queue=q");
+    }
+
+    #[test]
     fn secrets_from_the_environment_are_put_in_and_shown_by_name() {
         let home = std::env::var("PATH").unwrap();
         let url = url("amqp://${env:PATH}:${env:PATH}@h/?queue=${env:PATH}");
@@ -304,6 +348,15 @@ mod tests {
         assert_eq!(url.option("queue"), Some(home.as_str()));
         assert_eq!(url.to_string(), "amqp://${env:PATH}:${env:PATH}@h/?queue=${env:PATH}");
         assert!(!url.has_literal_password());
+    }
+
+    #[test]
+    fn options_can_be_left_out_and_the_rest_is_shown_as_it_was_written() {
+        let all = url("local:a.db?queue=${env:PATH}&group=g&key=/id");
+        let some = all.without(&["group", "key"]);
+        assert_eq!(some.to_string(), "local:a.db?queue=${env:PATH}");
+        assert_eq!((some.option("group"), some.option("queue")), (None, all.option("queue")));
+        assert_eq!(url("file:a?key=/id").without(&["key"]), url("file:a"));
     }
 
     #[test]

@@ -130,7 +130,8 @@ pub fn count(stopped: &Stopped, worker: &str, of: &str) -> u64 {
 /// An actor of the report.
 pub fn actor(stopped: &Stopped, name: &str) -> serde_json::Value {
     let report = stopped.report();
-    let mut all = ["workers", "others"].into_iter().flat_map(|part| report[part].as_array().cloned().unwrap_or_default());
+    let mut all =
+        ["workers", "others"].into_iter().flat_map(|part| report[part].as_array().cloned().unwrap_or_default());
     all.find(|actor| actor["name"] == name).unwrap_or_else(|| panic!("'{name}' in {report}"))
 }
 

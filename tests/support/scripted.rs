@@ -267,13 +267,11 @@ impl Source for ScriptedSource {
                 let waiting = Some(state.waiting.len() as u64);
                 self.out.push_back(Event::Measured(Backlog { waiting, delayed: Some(0) }));
             }
-            Ask::Close { .. } => {
-                if !state.hanging_close {
-                    let returned = put_back(&mut state);
-                    state.open = false;
-                    self.closed = true;
-                    self.out.push_back(Event::Closed { returned, unknown: Tally::default() });
-                }
+            Ask::Close { .. } if !state.hanging_close => {
+                let returned = put_back(&mut state);
+                state.open = false;
+                self.closed = true;
+                self.out.push_back(Event::Closed { returned, unknown: Tally::default() });
             }
             _ => {}
         }
@@ -423,7 +421,9 @@ impl ScriptedSink {
             let mut failed = Vec::new();
             if state.does == Does::Refuse {
                 state.refused += messages.len();
-                failed.extend(range.clone().map(|index| (index, Failure::retry("the script says no").classed("refused"))));
+                failed.extend(
+                    range.clone().map(|index| (index, Failure::retry("the script says no").classed("refused"))),
+                );
             } else {
                 state.has.extend(messages);
             }

@@ -170,8 +170,12 @@ where
                 Ok(()) => acked.push(job),
                 Err(failure) => {
                     let pick = self.jobs.pick(job);
-                    let earlier = confirming && number != 0 && acked.iter().any(|&job| self.jobs.get(job).number == number);
-                    if number != 0 {
+                    let earlier =
+                        confirming && number != 0 && acked.iter().any(|&job| self.jobs.get(job).number == number);
+                    let again = matches!(failure.fate(), Fate::Retry { .. })
+                        && pick.attempts < self.config.retry.max_attempts();
+                    // What does not come again has nobody come after it.
+                    if number != 0 && again {
                         failed.push(number);
                     }
                     match failure.fate() {

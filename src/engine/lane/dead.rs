@@ -69,8 +69,12 @@ where
         if self.config.dead.outlet.is_none() {
             let at = self.jobs.at(job);
             let text = format!("message at {} has no dead-letter place to go to: {failure}", at.position);
-            self.jobs.set_state(job, State::Stuck);
             let _ = self.news.send(LaneNews::NoDeadPlace(text));
+            match self.mode {
+                super::Mode::Running => self.jobs.set_state(job, State::Stuck),
+                // The stop that it asks for has begun: it must not wait for this message.
+                _ => self.give_back(job),
+            }
             return;
         }
         self.jobs.get_mut(job).dead = Some((Box::new(failure), 0));

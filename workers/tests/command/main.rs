@@ -1,0 +1,7 @@
+//! The real binary on real files.
+
+mod dead_letters;
+mod ends;
+mod exit_codes;
+mod round_trip;
+mod run;
