@@ -274,7 +274,7 @@ async fn what_cannot_be_given_back_is_worked_off_by_a_stop() {
 }
 
 /// A handler that never ends, on a durable queue of one message, stopped with a short deadline.
-async fn stuck(retry: Retry) -> (longshore::Stopped, longshore::transport::Inspection, Duration) {
+async fn stuck() -> (longshore::Stopped, longshore::transport::Inspection, Duration) {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("local:{}?queue=in&group=take", dir.path().join("q.db").display());
     let local = Local::default();
@@ -285,9 +285,8 @@ async fn stuck(retry: Retry) -> (longshore::Stopped, longshore::transport::Inspe
         begin.push(());
         std::future::pending::<()>()
     };
-    let app = App::new("stuck")
-        .stop_deadline(Duration::from_secs(1))
-        .consumer(Consumer::new("take", url.clone(), handler).retry(retry));
+    let app =
+        App::new("stuck").stop_deadline(Duration::from_secs(1)).consumer(Consumer::new("take", url.clone(), handler));
     let running = started(app).await;
     begun.until(1).await;
     let began = Instant::now();
@@ -299,7 +298,7 @@ async fn stuck(retry: Retry) -> (longshore::Stopped, longshore::transport::Inspe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_does_not_end_by_the_deadline_is_dropped_named_and_its_message_given_back() {
-    let (stopped, seen, took) = stuck(quickly(3)).await;
+    let (stopped, seen, took) = stuck().await;
     assert_eq!(stopped.exit_code(), 75, "{}", stopped.table());
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(stopped.report()["stuck"][0]["worker"], "take");
@@ -309,10 +308,24 @@ async fn a_handler_that_does_not_end_by_the_deadline_is_dropped_named_and_its_me
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_makes_no_dead_letter_of_a_handler_that_it_cancels_in_its_last_attempt() {
-    let (stopped, seen, _) = stuck(Retry::never()).await;
+    let (app, _) = app("last attempt");
+    let scripted = Scripted::default();
+    let (source, dead) = (scripted.at_source("in"), scripted.at_sink("dead"));
+    let begun: Log<()> = Log::default();
+    let begin = begun.clone();
+    let handler = move |_: Raw| {
+        begin.push(());
+        std::future::pending::<()>()
+    };
+    let consumer = Consumer::new("take", "test:in", handler).retry(Retry::never()).dead_letter("test:dead");
+    let app = app.stop_deadline(Duration::from_secs(1)).transport(scripted.clone()).consumer(consumer);
+    let running = started(app).await;
+    source.publish(0, [numbered(1, "a")]);
+    begun.until(1).await;
+    let stopped = stopped(running).await;
     assert_eq!(stopped.exit_code(), 75, "{}", stopped.table());
     assert_eq!((count(&stopped, "take", "returned"), count(&stopped, "take", "dead_lettered")), (1, 0));
-    assert_eq!((seen.waiting, seen.dead), (Some(1), Some(0)), "{seen:?}");
+    assert_eq!((source.left(), dead.state().has.len()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -827,4 +840,26 @@ async fn a_service_that_fails_while_the_app_stops_is_named_and_the_stop_goes_on(
     let of_service = (stopped.exit_code(), actor(&stopped, "feed")["stopped"].clone());
     assert_eq!(of_service, (0, "failed".into()), "{}", stopped.report());
     assert!(actor(&stopped, "feed")["error"].as_str().unwrap().contains("could not say goodbye"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_is_given_up_holds_up_no_stop() {
+    let (app, memory) = app("gone");
+    let scripted = Scripted::default();
+    let out = scripted.at_sink("out");
+    out.set(|sink| sink.does = Does::Hold);
+    let handler = |Json(n): Json<u32>, out: To<Note>| async move { out.send(&Note(n)).await };
+    let app = app
+        .transport(scripted.clone())
+        .producer(Producer::<Note>::new("out", "test:out"))
+        .consumer(Consumer::new("take", "memory:in", handler).retry(quickly(2)).dead_letter("memory:dead"));
+    let mut running = started(app).await;
+    memory.publish("in", (0..5).map(|n| numbered(n, n))).await.unwrap();
+    eventually("they are with the sink", || out.held() == 5).await;
+    out.set(|sink| (sink.fails, sink.failing_opens) = (true, 100));
+    let began = Instant::now();
+    let stopped = ended(&mut running).await;
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}\n{}", began.elapsed(), stopped.table());
+    let counts = ["acked", "dead_lettered", "abandoned"].map(|of| count(&stopped, "take", of));
+    assert_eq!((stopped.exit_code(), counts), (70, [0, 5, 0]), "{}", stopped.table());
 }

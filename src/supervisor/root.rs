@@ -426,6 +426,9 @@ impl State {
             Phase::IntakeStopped => {
                 self.stopping.send_replace(Stopping::Draining);
                 for member in &self.members {
+                    if member.actor.is_none() {
+                        member.child.blueprint.gone_for_good();
+                    }
                     // Producers refuse work from outside from now on; takers are told by the machine.
                     match &member.actor {
                         Some(actor) if member.kind == Kind::Producer => drop(actor.cast(Order::StopIntake)),
@@ -512,6 +515,7 @@ impl State {
         }
         self.happened(myself, Event::Died(id)).await;
         if self.machine.is_stopping() {
+            self.member(id).child.blueprint.gone_for_good();
             return;
         }
         let member = self.member(id);
