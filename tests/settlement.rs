@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use support::scripted::{Does, Scripted};
 use support::*;
+use tokio::runtime::Handle;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Note(u32);
@@ -464,5 +465,21 @@ async fn bad_input_without_a_place_for_it_ends_the_app_with_65_and_its_position(
     assert!(began.elapsed() < Duration::from_secs(5), "it does not wait for what cannot happen: {:?}", began.elapsed());
     let error = actor(&stopped, "take")["error"].as_str().unwrap().to_owned();
     assert!(error.contains("message at 3") && error.contains("bad"), "{error}");
-    assert_eq!(count(&stopped, "take", "acked"), 3, "nothing of its key overtakes it: {}", stopped.table());
+    // What cannot go back is worked off, and it alone is left.
+    let counts = ["acked", "abandoned"].map(|of| count(&stopped, "take", of));
+    assert_eq!(counts, [9, 1], "{}", stopped.table());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_behind_bad_input_without_a_place_for_it_goes_back_in_its_order() {
+    let (app, _) = app("nowhere");
+    let scripted = Scripted::default();
+    let source = scripted.at_source("in");
+    let handler = |Json(n): Json<u32>| async move { if n == 3 { Err(Failure::reject("bad")) } else { Ok(()) } };
+    source.publish(0, (0..10).map(|n| numbered(n, "a")));
+    let consumer = Consumer::new("take", "test:in", handler);
+    let mut running = app.transport(scripted.clone()).consumer(consumer).start(&Handle::current()).await.unwrap();
+    let stopped = ended(&mut running).await;
+    let counts = ["acked", "returned"].map(|of| count(&stopped, "take", of));
+    assert_eq!((stopped.exit_code(), counts, source.left()), (65, [3, 7], 7), "{}", stopped.table());
 }

@@ -6,7 +6,7 @@ use longshore::message::Message;
 use longshore::prelude::*;
 use longshore::transport::local::Local;
 use longshore::transport::memory::Memory;
-use longshore::transport::{SinkSpec, Transport, Url};
+use longshore::transport::{Transport, Url};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,32 +17,14 @@ use support::*;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Note(u32);
 
-/// Publishes into a queue from outside of any app.
-async fn publish(transport: &impl Transport, url: &str, messages: impl IntoIterator<Item = Message>) {
-    use longshore::message::SlabBuilder;
-    use longshore::transport::{SinkAsk, SinkEvent};
-    let spec = SinkSpec::new("test", PATIENCE);
-    let mut sink = transport.sink(&Url::parse(url).unwrap(), &spec).unwrap().open().await.unwrap();
-    let mut slab = SlabBuilder::new();
-    for message in messages {
-        slab.push_message(&message);
-    }
-    let (mut open, mut told) = (slab.len() as u32, false);
-    let slab = Arc::new(slab.finish("test".into()));
-    while open > 0 {
-        match sink.next().await {
-            SinkEvent::Demand { messages, .. } if !told => {
-                assert!(messages >= open, "the test publishes what fits");
-                sink.tell(SinkAsk::Send { batch: 0, slab: slab.clone() });
-                told = true;
-            }
-            SinkEvent::Confirmed { range, failed, .. } => {
-                assert!(failed.is_empty(), "{failed:?}");
-                open -= range.len() as u32;
-            }
-            _ => {}
-        }
-    }
+/// Publishes into a queue from outside of the app under test.
+async fn publish(url: &str, messages: impl IntoIterator<Item = Message>) {
+    let memory = Memory::new();
+    memory.publish("in", messages).await.unwrap();
+    memory.close("in");
+    let app = App::new("publisher").transport(memory).bridge(Bridge::new("over", "memory:in", url));
+    let mut running = app.start(&tokio::runtime::Handle::current()).await.unwrap();
+    assert_eq!(ended(&mut running).await.exit_code(), 0);
 }
 
 struct Named(&'static str, Log<String>);
@@ -253,7 +235,7 @@ async fn a_stop_waits_for_every_handler_that_has_started_and_gives_back_the_rest
     let dir = tempfile::tempdir().unwrap();
     let url = format!("local:{}?queue=in&group=take", dir.path().join("q.db").display());
     let local = Local::default();
-    publish(&local, &url.replace("&group=take", ""), (0..100).map(|n| numbered(n, n))).await;
+    publish(&url.replace("&group=take", ""), (0..100).map(|n| numbered(n, n))).await;
     let begun: Log<u32> = Log::default();
     let done: Log<u32> = Log::default();
     let (begin, end) = (begun.clone(), done.clone());
@@ -292,20 +274,19 @@ async fn what_cannot_be_given_back_is_worked_off_by_a_stop() {
 }
 
 /// A handler that never ends, on a durable queue of one message, stopped with a short deadline.
-async fn stuck(retry: Retry) -> (longshore::Stopped, longshore::transport::Inspection, Duration) {
+async fn stuck() -> (longshore::Stopped, longshore::transport::Inspection, Duration) {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("local:{}?queue=in&group=take", dir.path().join("q.db").display());
     let local = Local::default();
-    publish(&local, &url.replace("&group=take", ""), [numbered(1, "a")]).await;
+    publish(&url.replace("&group=take", ""), [numbered(1, "a")]).await;
     let begun: Log<()> = Log::default();
     let begin = begun.clone();
     let handler = move |Json(_): Json<u32>| {
         begin.push(());
         std::future::pending::<()>()
     };
-    let app = App::new("stuck")
-        .stop_deadline(Duration::from_secs(1))
-        .consumer(Consumer::new("take", url.clone(), handler).retry(retry));
+    let app =
+        App::new("stuck").stop_deadline(Duration::from_secs(1)).consumer(Consumer::new("take", url.clone(), handler));
     let running = started(app).await;
     begun.until(1).await;
     let began = Instant::now();
@@ -317,7 +298,7 @@ async fn stuck(retry: Retry) -> (longshore::Stopped, longshore::transport::Inspe
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_does_not_end_by_the_deadline_is_dropped_named_and_its_message_given_back() {
-    let (stopped, seen, took) = stuck(quickly(3)).await;
+    let (stopped, seen, took) = stuck().await;
     assert_eq!(stopped.exit_code(), 75, "{}", stopped.table());
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(stopped.report()["stuck"][0]["worker"], "take");
@@ -327,10 +308,24 @@ async fn a_handler_that_does_not_end_by_the_deadline_is_dropped_named_and_its_me
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_makes_no_dead_letter_of_a_handler_that_it_cancels_in_its_last_attempt() {
-    let (stopped, seen, _) = stuck(Retry::never()).await;
+    let (app, _) = app("last attempt");
+    let scripted = Scripted::default();
+    let (source, dead) = (scripted.at_source("in"), scripted.at_sink("dead"));
+    let begun: Log<()> = Log::default();
+    let begin = begun.clone();
+    let handler = move |_: Raw| {
+        begin.push(());
+        std::future::pending::<()>()
+    };
+    let consumer = Consumer::new("take", "test:in", handler).retry(Retry::never()).dead_letter("test:dead");
+    let app = app.stop_deadline(Duration::from_secs(1)).transport(scripted.clone()).consumer(consumer);
+    let running = started(app).await;
+    source.publish(0, [numbered(1, "a")]);
+    begun.until(1).await;
+    let stopped = stopped(running).await;
     assert_eq!(stopped.exit_code(), 75, "{}", stopped.table());
     assert_eq!((count(&stopped, "take", "returned"), count(&stopped, "take", "dead_lettered")), (1, 0));
-    assert_eq!((seen.waiting, seen.dead), (Some(1), Some(0)), "{seen:?}");
+    assert_eq!((source.left(), dead.state().has.len()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -399,7 +394,9 @@ async fn a_pipeline_over_queues_in_the_process_drains_whole_whenever_it_is_stopp
         });
         done.until(fastrand::usize(0..200)).await;
         let stopped = stopped(running).await;
-        let published = soon("the publisher ends", published).await.unwrap();
+        let published: u32 = soon("the publisher ends", published).await.unwrap();
+        // Nobody drains the queue any more once the app is gone, so that it takes messages again.
+        let published = published - memory.len("a") as u32;
         let context = format!("round {round}, {published} published\n{}", stopped.table());
         assert_eq!(stopped.exit_code(), 0, "{context}");
         let mut found = done.all();
@@ -646,12 +643,14 @@ async fn a_source_that_fails_is_opened_again_and_nothing_is_lost() {
     let scripted = Scripted::default();
     let source = scripted.at_source("in");
     source.set(|source| source.batch = Some(3));
-    let log: Log<u32> = Log::default();
-    let into = log.clone();
+    let (log, gate): (Log<u32>, Gate) = Default::default();
+    let (into, held) = (log.clone(), gate.clone());
     let handler = move |Json(n): Json<u32>| {
-        let into = into.clone();
+        let (into, held) = (into.clone(), held.clone());
         async move {
-            tokio::task::yield_now().await;
+            if n >= 10 {
+                held.pass().await;
+            }
             into.push(n);
         }
     };
@@ -659,6 +658,8 @@ async fn a_source_that_fails_is_opened_again_and_nothing_is_lost() {
     source.publish(0, (0..100).map(|n| numbered(n, n)));
     log.until(10).await;
     source.set(|source| source.fails = true);
+    eventually("it is opened again", || source.state().opens == 2).await;
+    gate.open();
     eventually("everything is settled", || source.left() == 0).await;
     assert_eq!(source.state().opens, 2);
     eventually("it is ready again", || running.readiness().status == "ready").await;
@@ -719,7 +720,11 @@ async fn a_stop_while_a_worker_waits_for_its_restart_does_not_wait_for_it() {
     let running =
         started(app.transport(scripted.clone()).consumer(Consumer::new("take", "test:in", |_: Raw| async {}))).await;
     source.set(|source| source.always_fails = true);
-    eventually("it has failed often enough to wait long", || source.state().opens == 4).await;
+    // At least 400 ms, less jitter.
+    eventually("it has failed often enough to wait long", || {
+        source.state().opens == 4 && running.readiness().reasons.iter().any(|why| why.contains("restarting"))
+    })
+    .await;
     let began = Instant::now();
     let stopped = stopped(running).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
@@ -832,6 +837,29 @@ async fn a_service_that_fails_while_the_app_stops_is_named_and_the_stop_goes_on(
         Err::<(), BoxError>("could not say goodbye".into())
     };
     let stopped = stopped(started(app.service("feed", service)).await).await;
-    assert_eq!((stopped.exit_code(), actor(&stopped, "feed")["stopped"].clone()), (0, "failed".into()));
+    let of_service = (stopped.exit_code(), actor(&stopped, "feed")["stopped"].clone());
+    assert_eq!(of_service, (0, "failed".into()), "{}", stopped.report());
     assert!(actor(&stopped, "feed")["error"].as_str().unwrap().contains("could not say goodbye"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_is_given_up_holds_up_no_stop() {
+    let (app, memory) = app("gone");
+    let scripted = Scripted::default();
+    let out = scripted.at_sink("out");
+    out.set(|sink| sink.does = Does::Hold);
+    let handler = |Json(n): Json<u32>, out: To<Note>| async move { out.send(&Note(n)).await };
+    let app = app
+        .transport(scripted.clone())
+        .producer(Producer::<Note>::new("out", "test:out"))
+        .consumer(Consumer::new("take", "memory:in", handler).retry(quickly(2)).dead_letter("memory:dead"));
+    let mut running = started(app).await;
+    memory.publish("in", (0..5).map(|n| numbered(n, n))).await.unwrap();
+    eventually("they are with the sink", || out.held() == 5).await;
+    out.set(|sink| (sink.fails, sink.failing_opens) = (true, 100));
+    let began = Instant::now();
+    let stopped = ended(&mut running).await;
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}\n{}", began.elapsed(), stopped.table());
+    let counts = ["acked", "dead_lettered", "abandoned"].map(|of| count(&stopped, "take", of));
+    assert_eq!((stopped.exit_code(), counts), (70, [0, 5, 0]), "{}", stopped.table());
 }

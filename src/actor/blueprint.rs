@@ -44,6 +44,8 @@ pub(crate) trait Blueprint: Send {
     }
     /// A stop came before its turn to start: nobody shall wait for it.
     fn will_not_start(&self) {}
+    /// It is down while the app stops, so that nobody starts it again: whoever waits for it is told.
+    fn gone_for_good(&self) {}
     /// Spawns it under the root. Returns at once; readiness is told through the link.
     fn spawn<'a>(&'a mut self, link: Link, root: ActorCell) -> BoxFuture<'a, Result<ActorRef<Order>, SpawnErr>>;
 }

@@ -32,6 +32,11 @@ impl Blueprint for ProducerPlan {
         give_up(&self.outlet);
     }
 
+    fn gone_for_good(&self) {
+        self.outlet.close();
+        self.outlet.fail_buffered("its producer has failed and is not started again");
+    }
+
     fn spawn<'a>(&'a mut self, link: Link, root: ActorCell) -> BoxFuture<'a, Result<ActorRef<Order>, SpawnErr>> {
         let args = (self.outlet.clone(), self.sink.clone(), link);
         Box::pin(async move { Ok(Actor::spawn_linked(None, ProducerActor, args, root).await?.0) })

@@ -362,17 +362,17 @@ impl State {
             Command::Enter(phase) => self.enter(myself, phase),
             Command::Start(id) => return self.start(myself, id).await,
             Command::StopIntake(id) => {
-                return self.order(id, "stop intake", Order::StopIntake, Event::IntakeStopped(id));
+                self.order(myself, id, "stop intake", Order::StopIntake, Event::IntakeStopped(id));
             }
-            Command::Drain(id) => return self.order(id, "drain", Order::Drain, Event::Idle(id)),
-            Command::Cancel(id) => return self.order(id, "cancel", Order::Cancel, Event::Idle(id)),
+            Command::Drain(id) => self.order(myself, id, "drain", Order::Drain, Event::Idle(id)),
+            Command::Cancel(id) => self.order(myself, id, "cancel", Order::Cancel, Event::Idle(id)),
             Command::Close(id) => {
                 let by = self.end_of(self.machine.phase());
                 let gone = Event::Closed { actor: id, clean: false };
-                return self.order(id, "close source", Order::Close { by }, gone);
+                self.order(myself, id, "close source", Order::Close { by }, gone);
             }
-            Command::Stop(id) => return self.stop(myself, id, "stop"),
-            Command::Release(id) => return self.stop(myself, id, "release"),
+            Command::Stop(id) => self.stop(myself, id, "stop"),
+            Command::Release(id) => self.stop(myself, id, "release"),
             Command::Abandon(id) => {
                 let elapsed = duration::short(self.clock.elapsed());
                 let phase = self.machine.phase();
@@ -426,6 +426,9 @@ impl State {
             Phase::IntakeStopped => {
                 self.stopping.send_replace(Stopping::Draining);
                 for member in &self.members {
+                    if member.actor.is_none() {
+                        member.child.blueprint.gone_for_good();
+                    }
                     // Producers refuse work from outside from now on; takers are told by the machine.
                     match &member.actor {
                         Some(actor) if member.kind == Kind::Producer => drop(actor.cast(Order::StopIntake)),
@@ -476,23 +479,20 @@ impl State {
         }
     }
 
-    /// Gives an order; what to answer in the name of an actor that is gone.
-    fn order(&mut self, id: Id, step: &'static str, order: Order, gone: Event) -> Option<Event> {
+    /// Gives an order; for an actor that is gone the root answers itself, behind what that actor has told before.
+    fn order(&mut self, myself: &ActorRef<RootMsg>, id: Id, step: &'static str, order: Order, gone: Event) {
         self.begin_step(id, step);
-        match &self.member(id).actor {
-            Some(actor) if actor.cast(order).is_ok() => None,
-            _ => Some(gone),
+        let told = self.member(id).actor.as_ref().is_some_and(|actor| actor.cast(order).is_ok());
+        if !told {
+            let _ = myself.cast(RootMsg::Event(gone));
         }
     }
 
-    fn stop(&mut self, myself: &ActorRef<RootMsg>, id: Id, step: &'static str) -> Option<Event> {
+    fn stop(&mut self, myself: &ActorRef<RootMsg>, id: Id, step: &'static str) {
         let left = self.machine.awaited().count();
         let bound = self.ends.bound(self.machine.phase(), self.clock.elapsed(), left);
-        let answer = self.order(id, step, Order::Stop { by: Instant::now() + bound }, Event::Stopped(id));
-        if answer.is_none() {
-            drop(myself.send_after(bound, move || RootMsg::Event(Event::ActorTimeout(id))));
-        }
-        answer
+        self.order(myself, id, step, Order::Stop { by: Instant::now() + bound }, Event::Stopped(id));
+        drop(myself.send_after(bound, move || RootMsg::Event(Event::ActorTimeout(id))));
     }
 
     async fn child_ended(&mut self, myself: &ActorRef<RootMsg>, cell: ractor::ActorId, failed: Option<String>) {
@@ -515,6 +515,7 @@ impl State {
         }
         self.happened(myself, Event::Died(id)).await;
         if self.machine.is_stopping() {
+            self.member(id).child.blueprint.gone_for_good();
             return;
         }
         let member = self.member(id);
