@@ -27,7 +27,11 @@ pub fn short(duration: Duration) -> String {
         1..1_000 => format!("{millis}ms"),
         1_000..60_000 => {
             let tenths = (millis + 50) / 100;
-            if tenths % 10 == 0 { format!("{}s", tenths / 10) } else { format!("{}.{}s", tenths / 10, tenths % 10) }
+            if tenths.is_multiple_of(10) {
+                format!("{}s", tenths / 10)
+            } else {
+                format!("{}.{}s", tenths / 10, tenths % 10)
+            }
         }
         60_000..3_600_000 => format!("{}m {}s", millis / 60_000, millis / 1_000 % 60),
         _ => format!("{}h {}m", millis / 3_600_000, millis / 60_000 % 60),

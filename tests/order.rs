@@ -156,7 +156,9 @@ async fn without_order_messages_of_one_key_run_beside_each_other() {
     let both = Arc::new(tokio::sync::Barrier::new(2));
     let handler = move |Json(_): Json<Nth>| {
         let both = both.clone();
-        async move { drop(both.wait().await) }
+        async move {
+            both.wait().await;
+        }
     };
     let consumer = Consumer::new("take", "memory:in", handler).order(Order::None).concurrency(2);
     let running = started(app.consumer(consumer)).await;
@@ -171,7 +173,9 @@ async fn messages_without_a_key_wait_for_no_other() {
     let both = Arc::new(tokio::sync::Barrier::new(2));
     let handler = move |_: Raw| {
         let both = both.clone();
-        async move { drop(both.wait().await) }
+        async move {
+            both.wait().await;
+        }
     };
     let running = started(app.consumer(Consumer::new("take", "memory:in", handler).concurrency(2))).await;
     memory.publish("in", [Message::new("1"), Message::new("2")]).await.unwrap();

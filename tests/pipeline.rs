@@ -17,15 +17,6 @@ struct Shipped {
     id: u32,
 }
 
-struct Seen(Mutex<Vec<String>>);
-
-impl Resource for Seen {
-    async fn close(&self) -> Result<(), BoxError> {
-        self.0.lock().unwrap().push("closed".into());
-        Ok(())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_received_handled_sent_on_and_settled() {
     let memory = Memory::new();

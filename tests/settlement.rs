@@ -426,7 +426,7 @@ async fn a_dead_letter_place_that_refuses_pauses_the_intake_and_goes_on_when_it_
     eventually("it is tried again", || dead.state().refused > refused).await;
     let progress = running.progress();
     assert!(progress.received <= 9, "the intake is paused: {progress:?}");
-    assert!(memory.len("in") >= 200 - 8 + 1, "nothing is acked for it");
+    assert!(memory.len("in") > 200 - 8, "nothing is acked for it");
     dead.set(|sink| sink.does = Does::Confirm);
     eventually("it goes on", || running.progress().settled == 201).await;
     eventually("it is ready", || running.readiness().status == "ready").await;

@@ -24,7 +24,9 @@ async fn publish(transport: &impl Transport, url: &str, messages: impl IntoItera
     let spec = SinkSpec::new("test", PATIENCE);
     let mut sink = transport.sink(&Url::parse(url).unwrap(), &spec).unwrap().open().await.unwrap();
     let mut slab = SlabBuilder::new();
-    messages.into_iter().for_each(|message| drop(slab.push_message(&message)));
+    for message in messages {
+        slab.push_message(&message);
+    }
     let (mut open, mut told) = (slab.len() as u32, false);
     let slab = Arc::new(slab.finish("test".into()));
     while open > 0 {

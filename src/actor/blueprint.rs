@@ -63,7 +63,6 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    #[expect(clippy::too_many_arguments, reason = "what the app wires together, named one by one")]
     pub(crate) fn new(
         id: Id,
         root: RootRef,

@@ -1,6 +1,6 @@
 //! Bridges, as a user defines them: from a source to a sink, nothing in between.
 
-use super::consumer::{AnyConsumer, Taking};
+use super::consumer::{AnyConsumer, MadeLanes, Taking};
 use super::plan::Planning;
 use super::producer::own_outlet;
 use crate::actor::{LanesOf, Publishing, TakerPlan};
@@ -123,11 +123,7 @@ fn forwarder(outlet: Arc<Outlet>) -> impl Bind<Unit = Delivery> {
     HandlerBind::<_, (Delivery,), Delivery>::new(move |delivery: Delivery| forward(outlet.clone(), delivery))
 }
 
-fn lanes<B: Bind>(
-    bind: B,
-    wiring: &Wiring<'_>,
-    missing: &mut Vec<Missing>,
-) -> Option<(Arc<dyn crate::actor::MakeLanes>, Option<Arc<dyn crate::handler::Life>>)> {
+fn lanes<B: Bind>(bind: B, wiring: &Wiring<'_>, missing: &mut Vec<Missing>) -> Option<MadeLanes> {
     let bound = bind.bind(wiring, missing)?;
     let lanes: Arc<dyn crate::actor::MakeLanes> = Arc::new(LanesOf::<B::Service, B::Unit>::new(bound.service));
     Some((lanes, bound.life))

@@ -30,6 +30,9 @@ const LOOK_AHEAD: u32 = 4;
 /// A batch is handed over at this many messages, this many bytes or after this time, unless its worker says otherwise.
 const BATCH: BatchBounds = BatchBounds { messages: 100, bytes: 4 << 20, linger: Duration::from_millis(100) };
 
+/// What makes the lanes of a worker, and what its instances are started and stopped by, where it has some.
+pub(super) type MadeLanes = (Arc<dyn crate::actor::MakeLanes>, Option<Arc<dyn crate::handler::Life>>);
+
 /// What consumers and bridges have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Taking {
@@ -94,7 +97,7 @@ impl Taking {
         kind: Kind,
         batch: bool,
         destination: Option<Publishing>,
-        lanes_of: Option<(Arc<dyn crate::actor::MakeLanes>, Option<Arc<dyn crate::handler::Life>>)>,
+        lanes_of: Option<MadeLanes>,
         planning: &mut Planning<'_>,
     ) -> Option<TakerPlan> {
         self.overridden(planning);

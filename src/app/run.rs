@@ -6,6 +6,7 @@ use crate::admin::{Admin, AdminListen};
 use crate::error::{Error, ErrorKind};
 use crate::process::guard::{Guard, Signal};
 use crate::supervisor::drain::{Cause, Event};
+use crate::supervisor::health::Stage;
 use crate::telemetry::{logs, metrics};
 use crate::transport::Secret;
 use std::io::{IsTerminal, Write};
@@ -53,15 +54,19 @@ impl App {
     }
 
     fn run_watched(self, progress: Option<Box<dyn FnMut(Progress) + Send>>) -> Result<Stopped, Error> {
-        logs::install();
         if !crate::process::panic_unwinds() {
             return Err(Error::configuration(
                 "built with panic = \"abort\": a handler that panics would end every other; set panic = \"unwind\"",
             ));
         }
-        let (mut launch, admin) = self.launch_with(|settings| Admin::bind(&settings.admin))?;
-        let (guard, signals) = Guard::start(launch.board.clone(), launch.settings.deadline)
-            .map_err(|error| Error::new(ErrorKind::Start, "signals cannot be taken over").caused_by(error))?;
+        let (mut launch, (guard, admin)) = self.launch_with(|settings, board| {
+            let guard = Guard::start(board.clone(), settings.deadline);
+            // The first log line says that signals are obeyed.
+            logs::install();
+            Ok((guard, Admin::bind(&settings.admin)?))
+        })?;
+        let (guard, signals) =
+            guard.map_err(|error| Error::new(ErrorKind::Start, "signals cannot be taken over").caused_by(error))?;
         // From here to the last exit handler: whatever hangs, the process ends.
         launch.guarded = Some(guard.keep());
         match &launch.settings.file {
@@ -106,9 +111,11 @@ async fn live(
     tokio::spawn(relay(signals, running.root.clone()));
     let admin = match admin {
         Some(bound) => {
-            let (clock, root) = (running.clock.clone(), running.root.clone());
+            let (clock, root, health) = (running.clock.clone(), running.root.clone(), running.health.clone());
             let shutdown: crate::admin::Shutdown = Arc::new(move || {
                 let deadline = clock.deadline_by_calendar();
+                // Here and not by the root alone: whoever has the answer finds `/readyz` at 503.
+                health.set_stage(Stage::Stopping);
                 root.tell(Event::Request(Cause::Http));
                 deadline
             });

@@ -12,7 +12,6 @@ use crate::supervisor::counts::Counts;
 use crate::supervisor::drain::{Actor as Id, Cause, Event};
 use crate::supervisor::health::{Health, Readiness};
 use crate::supervisor::phases::PhaseEnds;
-use crate::supervisor::report::Report;
 use crate::supervisor::root::{self, Child, Ending, RootArgs, RootRef};
 use crate::telemetry::metrics::{AppMetrics, WorkerMetrics};
 use std::fmt;
@@ -59,10 +58,6 @@ impl Stopped {
     /// The closing line of a command: `counts received=N acked=N …`.
     pub fn counts(&self) -> String {
         self.ending.report.total().to_string()
-    }
-
-    pub(crate) fn data(&self) -> &Report {
-        &self.ending.report
     }
 }
 
@@ -166,7 +161,7 @@ impl App {
     /// one error.
     pub(super) fn launch_with<T>(
         mut self,
-        take: impl FnOnce(&Settings) -> Result<T, Error>,
+        take: impl FnOnce(&Settings, &Arc<Board>) -> Result<T, Error>,
     ) -> Result<(Launch, T), Error> {
         let mut problems: Vec<Problem> = Vec::new();
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -176,7 +171,8 @@ impl App {
             From::Everywhere => self.settings = self.settings.clone().overlaid(&set, &mut problems),
         }
         let settings = self.settings.clone();
-        let taken = take(&settings).map_err(|error| problems.push(Problem::text(error.to_string())));
+        let board = Arc::new(Board::new(&settings.name));
+        let taken = take(&settings, &board).map_err(|error| problems.push(Problem::text(error.to_string())));
         let name: Arc<str> = settings.name.as_str().into();
         let root = RootRef::default();
         let (stopping, stops) = watch::channel(Stopping::No);
@@ -185,7 +181,6 @@ impl App {
         let context =
             move |worker: &Arc<str>| Context::new(name.clone(), worker.clone(), stops.clone(), request.clone());
         let prepared = self.prepare(problems, &context)?;
-        let board = Arc::new(Board::new(&settings.name));
         let taken = taken.expect("what could not be taken is a problem, which prepare tells");
         Ok((Launch { settings, children: prepared.blueprints, root, stopping, board, guarded: None }, taken))
     }
@@ -197,7 +192,7 @@ impl App {
     /// Everything that is wrong with the app as it was built; nothing has been opened then. A start that fails later
     /// is told by [`Running::wait`].
     pub async fn start(self, handle: &Handle) -> Result<Running, Error> {
-        let (launch, ()) = self.launch_with(|_| Ok(()))?;
+        let (launch, ()) = self.launch_with(|_, _| Ok(()))?;
         launch.start(handle).await
     }
 }
@@ -228,10 +223,11 @@ impl Launch {
             if kind.takes() {
                 counts.push(of_worker.clone());
             }
+            let line = health.actor(&name, kind.name());
             let link = crate::actor::Link::new(
                 Id(index as u16),
                 self.root.clone(),
-                health.actor(&name, kind.name()),
+                line,
                 Arc::new(WorkerMetrics::new(&name)),
                 of_worker,
                 self.board.clone(),

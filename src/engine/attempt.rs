@@ -39,11 +39,6 @@ impl Attempt {
         Self { state: AtomicU64::new(0), failure: Mutex::new(None), id, lane }
     }
 
-    #[inline]
-    pub(crate) fn id(&self) -> u32 {
-        self.id
-    }
-
     /// Begins a handler start under a new generation: sends are taken from now on.
     #[inline]
     pub(crate) fn open(self: &Arc<Self>) -> Cause {

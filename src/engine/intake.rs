@@ -184,6 +184,7 @@ struct Intake {
     unproven: Tally,
     /// What the source may still deliver of what it was told.
     granted: u32,
+    granted_bytes: u64,
     paused: bool,
     ended: bool,
     ended_told: bool,
@@ -234,6 +235,7 @@ pub(crate) async fn intake(
         outstanding: 0,
         delivered: 0,
         granted: 0,
+        granted_bytes: 0,
         paused: false,
         ended: false,
         ended_told: false,
@@ -258,7 +260,7 @@ pub(crate) async fn intake(
     loop {
         this.demand();
         this.quieten();
-        let starved = this.granted == 0 && this.room_in_bytes() == 0;
+        let starved = this.granted_bytes < this.step_in_bytes() && this.budget.used() > 0;
         let close_at = match this.mode {
             Mode::Closing { lanes_by, .. } => Some(lanes_by),
             _ => None,
@@ -317,6 +319,11 @@ impl Intake {
         self.config.bytes.saturating_sub(self.budget.used())
     }
 
+    /// What is worth asking for anew.
+    fn step_in_bytes(&self) -> u64 {
+        (self.config.bytes / 4).max(1)
+    }
+
     fn limit_left(&self) -> u64 {
         self.config.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.delivered))
     }
@@ -336,15 +343,18 @@ impl Intake {
         let room = if self.paused { 0 } else { room };
         let bytes = self.room_in_bytes();
         let step = (self.config.window / 4).max(1).min(room);
+        let step_in_bytes = self.step_in_bytes().min(bytes);
         if room == 0 || bytes == 0 {
             if self.granted > 0 && self.paused {
-                self.granted = 0;
+                (self.granted, self.granted_bytes) = (0, 0);
                 self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
             }
             return;
         }
-        if room.saturating_sub(self.granted) >= step && (self.granted == 0 || room > self.granted) {
-            self.granted = room;
+        let more_messages = room.saturating_sub(self.granted) >= step && (self.granted == 0 || room > self.granted);
+        let more_bytes = bytes > self.granted_bytes && bytes - self.granted_bytes >= step_in_bytes;
+        if more_messages || more_bytes {
+            (self.granted, self.granted_bytes) = (room, bytes);
             self.source.tell(Ask::Demand { messages: room, bytes });
         }
     }
@@ -395,7 +405,7 @@ impl Intake {
                         self.intake_has_stopped();
                     }
                     if self.config.takes_back {
-                        self.granted = 0;
+                        (self.granted, self.granted_bytes) = (0, 0);
                         self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
                     }
                     if self.sated && !self.config.takes_back {
@@ -482,6 +492,17 @@ impl Intake {
         }
     }
 
+    fn take_no_more(&mut self) {
+        self.sated = true;
+        (self.granted, self.granted_bytes) = (0, 0);
+        self.measured_empty = true;
+        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
+        if self.mode == Mode::IntakeStopped && !self.config.takes_back {
+            // A source that works off what it has would not say so any more.
+            (self.report)(IntakeNews::IntakeStopped);
+        }
+    }
+
     /// Settlements that did not take effect, or of which nothing is known.
     fn lose_track(&mut self, tally: Tally, became: Became) {
         if tally.total() > 0 {
@@ -493,17 +514,6 @@ impl Intake {
     fn flush_ended(&mut self) {
         self.flushing = None;
         self.flushed = self.outstanding == 0;
-    }
-
-    fn take_no_more(&mut self) {
-        self.sated = true;
-        self.granted = 0;
-        self.measured_empty = true;
-        self.source.tell(Ask::Demand { messages: 0, bytes: 0 });
-        if self.mode == Mode::IntakeStopped && !self.config.takes_back {
-            // A source that works off what it has would not say so any more.
-            (self.report)(IntakeNews::IntakeStopped);
-        }
     }
 
     fn give_back(&mut self, these: Vec<At>) {
@@ -531,7 +541,7 @@ impl Intake {
             Event::IntakeStopped => self.intake_has_stopped(),
             Event::Ended => {
                 self.ended = true;
-                self.granted = 0;
+                (self.granted, self.granted_bytes) = (0, 0);
             }
             Event::Assigned(_) => {}
             Event::Revoking { ownership, .. } => self.let_go(ownership, false),
@@ -586,6 +596,7 @@ impl Intake {
         self.outstanding += messages;
         self.delivered += messages;
         self.granted = self.granted.saturating_sub(messages as u32);
+        self.granted_bytes = self.granted_bytes.saturating_sub(slab.size());
         self.quiet_since = Instant::now();
         self.flushed = false;
         if self.mode == Mode::Draining {

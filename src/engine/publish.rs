@@ -78,7 +78,7 @@ pub(crate) async fn publish(
             this.sink.tell(SinkAsk::Close { by });
             close_told = true;
         }
-        let late = closing.map(|by| tokio::time::Instant::from_std(by));
+        let late = closing.map(tokio::time::Instant::from_std);
         tokio::select! {
             biased;
             ask = asks.recv(), if closing.is_none() => match ask {

@@ -43,7 +43,8 @@ impl Registry {
 
 /// The last part of a type's path, as people call it.
 pub(crate) fn short_name<T>() -> String {
-    let full = type_name::<T>();
+    // A type of a function's own is named with the function, and with the closure if that is async.
+    let full = type_name::<T>().replace("{{closure}}::", "");
     let mut out = String::new();
     let mut word = String::new();
     for each in full.chars() {
@@ -103,5 +104,8 @@ mod tests {
     #[test]
     fn a_type_is_named_as_people_call_it() {
         assert_eq!(super::short_name::<Vec<Option<std::time::Duration>>>(), "Vec<Option<Duration>>");
+        struct Own;
+        let name = || super::short_name::<(Own, u8)>();
+        assert_eq!(name(), "(Own, u8)");
     }
 }

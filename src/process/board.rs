@@ -188,11 +188,6 @@ impl ActorLine {
         (doing, self.since_ms.load(Relaxed))
     }
 
-    /// All its lanes.
-    pub fn lanes(&self) -> &[Arc<LaneLine>] {
-        &self.lanes
-    }
-
     /// One lane.
     ///
     /// # Panics

@@ -94,6 +94,7 @@ impl Deadline {
     }
 
     /// Takes it back: what was to be stopped is gone, and the process goes on.
+    #[cfg(test)]
     pub fn disarm(&self) {
         self.0.at_ms.store(NEVER, Release);
         self.0.wake();
@@ -153,6 +154,7 @@ impl Guard {
     }
 
     /// The deadline, for whoever requests a stop otherwise than by a signal.
+    #[cfg(test)]
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }

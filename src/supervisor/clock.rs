@@ -38,11 +38,6 @@ impl StopClock {
         at
     }
 
-    /// The moment by which the process has ended; the same for every request.
-    pub(crate) fn deadline(&self) -> Instant {
-        self.request() + self.ends.deadline()
-    }
-
     /// The same by the calendar.
     pub(crate) fn deadline_by_calendar(&self) -> jiff::Timestamp {
         self.request();

@@ -259,11 +259,6 @@ impl Machine {
         self.cause
     }
 
-    /// The exit code, as far as it is known.
-    pub fn exit_code(&self) -> u8 {
-        self.code
-    }
-
     /// Whether a stop was requested.
     pub fn is_stopping(&self) -> bool {
         self.phase >= Phase::NotReady

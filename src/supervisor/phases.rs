@@ -33,6 +33,7 @@ pub enum Phase {
 
 impl Phase {
     /// The phases of a stop, in order.
+    #[cfg(test)]
     pub const STOP: [Phase; 7] = [
         Phase::NotReady,
         Phase::IntakeStopped,
@@ -97,6 +98,7 @@ impl PhaseEnds {
     }
 
     /// What is kept for everything after draining.
+    #[cfg(test)]
     pub fn reserve(&self) -> Duration {
         self.reserve
     }

@@ -12,6 +12,7 @@ pub enum When {
     /// Only a failure.
     Transient,
     /// None.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no kind of actor has it by default"))]
     Temporary,
 }
 
@@ -19,6 +20,7 @@ pub enum When {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// By itself, and properly.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the root asks only after a failure"))]
     Done,
     /// By an error or a panic.
     Failed,
@@ -107,6 +109,7 @@ impl Restarts {
     }
 
     /// Restarts since the process began.
+    #[cfg(test)]
     pub fn total(&self) -> u64 {
         self.total
     }

@@ -421,7 +421,7 @@ impl State {
             }
             Phase::NotReady => {
                 self.health.set_stage(Stage::Stopping);
-                let _ = myself.send_after(PROGRESS_EVERY, || RootMsg::Progress);
+                drop(myself.send_after(PROGRESS_EVERY, || RootMsg::Progress));
             }
             Phase::IntakeStopped => {
                 self.stopping.send_replace(Stopping::Draining);
@@ -452,7 +452,7 @@ impl State {
             && let Some(end) = self.ends.end(phase)
         {
             let left = end.saturating_sub(self.clock.elapsed());
-            let _ = myself.send_after(left, move || RootMsg::Event(Event::PhaseTimeout(phase)));
+            drop(myself.send_after(left, move || RootMsg::Event(Event::PhaseTimeout(phase))));
         }
     }
 
@@ -490,7 +490,7 @@ impl State {
         let bound = self.ends.bound(self.machine.phase(), self.clock.elapsed(), left);
         let answer = self.order(id, step, Order::Stop { by: Instant::now() + bound }, Event::Stopped(id));
         if answer.is_none() {
-            let _ = myself.send_after(bound, move || RootMsg::Event(Event::ActorTimeout(id)));
+            drop(myself.send_after(bound, move || RootMsg::Event(Event::ActorTimeout(id))));
         }
         answer
     }
@@ -524,7 +524,7 @@ impl State {
                 tracing::warn!(actor = %member.name, after = %duration::short(after), "restarts: {why}");
                 member.child.link.health.restarting(&why);
                 member.child.link.metrics.restarts.increment(1);
-                let _ = myself.send_after(after, move || RootMsg::Event(Event::RestartDue(id)));
+                drop(myself.send_after(after, move || RootMsg::Event(Event::RestartDue(id))));
             }
             Verdict::LeaveGone => self.happened(myself, Event::GivenUp(id)).await,
             Verdict::Escalate => {
@@ -555,22 +555,14 @@ impl State {
             tracing::info!(event = "stop_progress", phase = %self.machine.phase(), left = %left,
                 "{}: waiting for {}, {left} left", self.machine.phase(), names.join(", "));
         }
-        let _ = myself.send_after(PROGRESS_EVERY, || RootMsg::Progress);
+        drop(myself.send_after(PROGRESS_EVERY, || RootMsg::Progress));
     }
 
     /// The messages that ran to the end, by worker.
     fn stuck(&self) -> Vec<Stuck> {
         let now_ms = self.board.now_ms();
         let of = |line: &ActorLine| -> Vec<Stuck> {
-            line.running()
-                .map(|running| Stuck {
-                    worker: line.name().to_string(),
-                    position: running.position,
-                    partition: running.partition,
-                    attempt: running.attempt,
-                    age_ms: now_ms.saturating_sub(running.started_ms),
-                })
-                .collect()
+            line.running().map(|running| Stuck::of(line.name(), running, now_ms)).collect()
         };
         let mut stuck: Vec<Stuck> = self.board.actors().iter().flat_map(|line| of(line)).collect();
         stuck.extend(self.cancelled.iter().cloned());

@@ -36,7 +36,10 @@ pub fn bad_input_without_a_dead_letter_place_ends_with_65() {
     command.env("SOURCE", "file:-").stdin(Stdio::piped());
     let mut puppet = Puppet::of(command);
     let mut stdin = puppet.stdin();
-    stdin.write_all(b"{\"n\":1}\nthis is no JSON\n").unwrap();
+    stdin.write_all(b"{\"n\":1}\n").unwrap();
+    // What has not been started when the bad line is found is not started any more.
+    puppet.hear("started 1");
+    stdin.write_all(b"this is no JSON\n").unwrap();
     let ended = puppet.end();
     ended.exited(65);
     ended.names("ship");

@@ -15,10 +15,11 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use support::{PATIENCE, Puppet, fill, full, given};
+use tempfile::TempDir;
 
 /// How long a claim lasts that nobody renews.
 const CLAIM: Duration = Duration::from_secs(4);
@@ -30,11 +31,20 @@ fn main() -> ExitCode {
     if let Some(code) = support::child(&[("worker", worker)]) {
         return code;
     }
-    let all = vec![Trial::test("a_killed_process_frees_its_claims_at_once_and_a_stopped_one_when_they_expire", || {
-        a_killed_process_frees_its_claims_at_once_and_a_stopped_one_when_they_expire();
-        Ok(())
-    })];
-    libtest_mimic::run(&Arguments::from_args(), all).exit_code()
+    let all = [
+        Trial::test("a_killed_process_frees_its_claims_at_once_and_a_stopped_one_when_they_expire", || {
+            a_killed_process_frees_its_claims_at_once_and_a_stopped_one_when_they_expire();
+            Ok(())
+        }),
+        Trial::test("a_process_stopped_in_the_middle_of_a_commit_holds_up_the_others_and_loses_nothing", || {
+            a_process_stopped_in_the_middle_of_a_commit_holds_up_the_others_and_loses_nothing();
+            Ok(())
+        }),
+    ];
+    let mut arguments = Arguments::from_args();
+    // Each has three busy processes of its own.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, all.into()).exit_code()
 }
 
 #[derive(Deserialize)]
@@ -96,19 +106,6 @@ fn unfinished(effects: &[Effect], pid: u32) -> BTreeSet<u64> {
     &of(false) - &of(true)
 }
 
-/// Looks at the effects until they satisfy.
-fn wait_until(path: &Path, what: &str, satisfied: impl Fn(&[Effect]) -> bool) -> Vec<Effect> {
-    let began = Instant::now();
-    loop {
-        let seen = effects(path);
-        if satisfied(&seen) {
-            return seen;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}, {} effects", seen.len());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// Per key, each new maximum is the old one + 1, and its predecessor was done when it began. Rewinds are allowed.
 fn assert_order_by_key(effects: &[Effect]) {
     let (mut last, mut done) = (BTreeMap::new(), BTreeSet::new());
@@ -127,41 +124,119 @@ fn assert_order_by_key(effects: &[Effect]) {
     }
 }
 
-fn a_killed_process_frees_its_claims_at_once_and_a_stopped_one_when_they_expire() {
-    let messages: u64 = if full() { 10_000 } else { 2_500 };
-    let folder = tempfile::tempdir().unwrap();
-    let noted = folder.path().join("effects");
-    let source = format!("local:{}/orders.db?queue=orders&claim={}s", folder.path().display(), CLAIM.as_secs());
-    fill(folder.path(), &source, messages as usize, KEYS as usize);
-    let set = [("SOURCE", source.as_str()), ("EFFECTS", noted.to_str().unwrap())];
-    let start = || {
-        let mut puppet = Puppet::start("worker", &set);
+/// Messages in a store, and a file for what is done with them.
+struct Scene {
+    _folder: TempDir,
+    messages: u64,
+    source: String,
+    noted: PathBuf,
+}
+
+impl Scene {
+    fn with(messages: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let noted = folder.path().join("effects");
+        let source = format!("local:{}/orders.db?queue=orders&claim={}s", folder.path().display(), CLAIM.as_secs());
+        fill(folder.path(), &source, messages as usize, KEYS as usize);
+        Self { _folder: folder, messages, source, noted }
+    }
+
+    fn start(&self) -> Puppet {
+        let set = [("SOURCE", self.source.as_str()), ("EFFECTS", self.noted.to_str().unwrap())];
+        let mut puppet = Puppet::start("worker", &[set.as_slice(), &[("SHUTDOWN_TIMEOUT", "5s")]].concat());
         puppet.event("ready");
         puppet
+    }
+
+    /// Three processes, each with some messages done and others begun.
+    fn three_at_work(&self) -> [Puppet; 3] {
+        let three = [self.start(), self.start(), self.start()];
+        let at_work = |seen: &[Effect], pid: u32| {
+            seen.iter().filter(|one| one.done && one.pid == pid).count() >= 30 && !unfinished(seen, pid).is_empty()
+        };
+        let pids = three.each_ref().map(Puppet::pid);
+        self.wait_until("three at work", |seen| pids.iter().all(|&pid| at_work(seen, pid)));
+        three
+    }
+
+    /// Looks at the effects until they satisfy.
+    fn wait_until(&self, what: &str, satisfied: impl Fn(&[Effect]) -> bool) -> Vec<Effect> {
+        let began = Instant::now();
+        loop {
+            let seen = effects(&self.noted);
+            if satisfied(&seen) {
+                return seen;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}, {} effects", seen.len());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn all_done(&self) -> Vec<Effect> {
+        self.wait_until("every message done", |seen| {
+            let done: BTreeSet<u64> = seen.iter().filter(|one| one.done).map(|one| one.n).collect();
+            done.len() as u64 == self.messages
+        })
+    }
+
+    /// Nothing is lost and nothing waits, the order by key was held, and at most so many were done twice.
+    fn assert_whole(&self, twice: u64) {
+        let seen = self.all_done();
+        assert_order_by_key(&seen);
+        let done = seen.iter().filter(|one| one.done).count() as u64;
+        assert!(done - self.messages <= twice, "{} twice", done - self.messages);
+        let url = Url::parse(&self.source).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let left = runtime.block_on(async { Local::default().inspect(&url, "orders").await.unwrap() });
+        assert_eq!((left.lag, left.in_flight, left.dead), (Some(0), Some(0), Some(0)), "{left:?}");
+    }
+}
+
+/// Whether that process has the write lock of a store: byte 120 of its `-shm` file.
+fn is_committing(pid: u32) -> bool {
+    let locks = std::fs::read_to_string("/proc/locks").expect("locks can be read");
+    let of_writer = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.len() == 8 && words[3] == "WRITE" && words[4] == pid.to_string() && words[6] == "120"
     };
-    let (killed, stopped, well) = (start(), start(), start());
+    locks.lines().any(of_writer)
+}
+
+/// Stops a process in the middle of a commit, or between two; when that was.
+fn stop(puppet: &Puppet, committing: bool) -> u64 {
+    let began = Instant::now();
+    loop {
+        puppet.send(Signal::STOP);
+        // What it was doing in the kernel comes to its end first.
+        let stat = || std::fs::read_to_string(format!("/proc/{}/stat", puppet.pid())).expect("it is there");
+        while !stat().rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let stopped_ms = now_ms();
+        if is_committing(puppet.pid()) == committing {
+            return stopped_ms;
+        }
+        assert!(began.elapsed() < PATIENCE, "never stopped with committing = {committing}");
+        puppet.send(Signal::CONT);
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+fn a_killed_process_frees_its_claims_at_once_and_a_stopped_one_when_they_expire() {
+    let scene = Scene::with(if full() { 10_000 } else { 2_500 });
+    let [killed, stopped, well] = scene.three_at_work();
     let (killed_pid, stopped_pid) = (killed.pid(), stopped.pid());
-    let at_work = |seen: &[Effect], pid: u32| {
-        seen.iter().filter(|one| one.done && one.pid == pid).count() >= 30 && !unfinished(seen, pid).is_empty()
-    };
-    wait_until(&noted, "three at work", |seen| {
-        [killed_pid, stopped_pid, well.pid()].iter().all(|&pid| at_work(seen, pid))
-    });
-    stopped.send(Signal::STOP);
-    let stopped_ms = now_ms();
+    // One that is stopped in a commit is another story, told below.
+    let stopped_ms = stop(&stopped, false);
     killed.send(Signal::KILL);
     let killed_ms = now_ms();
     assert_eq!(killed.end().code(), -1);
     // Neither of them writes any more: what they have begun and not done is what they hold, at least.
-    let seen = effects(&noted);
+    let seen = effects(&scene.noted);
     let (of_killed, of_stopped) = (unfinished(&seen, killed_pid), unfinished(&seen, stopped_pid));
     assert!(!of_stopped.is_empty() && !of_killed.is_empty(), "they were stopped at work: {of_killed:?} {of_stopped:?}");
 
-    let all_done = |seen: &[Effect]| {
-        let done: BTreeSet<u64> = seen.iter().filter(|one| one.done).map(|one| one.n).collect();
-        done.len() as u64 == messages
-    };
-    let seen = wait_until(&noted, "every message done", all_done);
+    let seen = scene.all_done();
     let taken_over = |n: &u64, from: u32| {
         let by_another = |one: &&Effect| !one.done && one.n == *n && one.pid != from;
         seen.iter().find(by_another).unwrap_or_else(|| panic!("nobody took {n} over")).at_ms
@@ -180,19 +255,37 @@ fn a_killed_process_frees_its_claims_at_once_and_a_stopped_one_when_they_expire(
 
     // The silent one comes back, finishes what it had begun, and none of that counts any more.
     stopped.send(Signal::CONT);
-    wait_until(&noted, "what was stopped ends", |seen| unfinished(seen, stopped_pid).is_empty());
+    scene.wait_until("what was stopped ends", |seen| unfinished(seen, stopped_pid).is_empty());
     for puppet in [stopped, well] {
         puppet.send(Signal::TERM);
         let ended = puppet.end();
         ended.exited(0);
         ended.report();
     }
-    let seen = effects(&noted);
-    assert_order_by_key(&seen);
-    let done = seen.iter().filter(|one| one.done).count() as u64;
-    assert!(done - messages <= 2 * u64::from(LOOK_AHEAD), "{} twice", done - messages);
-    let url = Url::parse(&source).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let left = runtime.block_on(async { Local::default().inspect(&url, "orders").await.unwrap() });
-    assert_eq!((left.lag, left.in_flight, left.dead), (Some(0), Some(0), Some(0)), "{left:?}");
+    scene.assert_whole(2 * u64::from(LOOK_AHEAD));
+}
+
+/// Nobody can take SQLite's write lock from a process that lives. What is promised is that it is said, that it keeps
+/// nobody from ending in time, and that nothing is lost by it.
+fn a_process_stopped_in_the_middle_of_a_commit_holds_up_the_others_and_loses_nothing() {
+    let scene = Scene::with(if full() { 5_000 } else { 1_500 });
+    let [stopped, mut waits, ends] = scene.three_at_work();
+    stop(&stopped, true);
+    waits.log("is locked by another program");
+    let sent = ends.send(Signal::TERM);
+    let ended = ends.end();
+    let took = ended.at - sent;
+    assert!(took <= Duration::from_secs(6), "deadline and a second, not {took:?}\n{}", ended.log());
+    ended.exited(75);
+    ended.report();
+    stopped.send(Signal::CONT);
+    scene.all_done();
+    for puppet in [stopped, waits] {
+        puppet.send(Signal::TERM);
+        let ended = puppet.end();
+        ended.exited(0);
+        ended.report();
+    }
+    // The one that ended could not write what it had settled.
+    scene.assert_whole(3 * u64::from(LOOK_AHEAD));
 }

@@ -196,7 +196,8 @@ impl ScriptedSource {
         if most > 0 && !self.stopped {
             let mut slab = SlabBuilder::new();
             let mut bytes = 0;
-            while slab.len() < most && (bytes < self.demand.1) {
+            // A message that is alone is delivered whatever its size.
+            while slab.len() < most && (bytes < self.demand.1 || (slab.is_empty() && state.flying.is_empty())) {
                 let Some((at, message)) = state.waiting.pop_front() else { break };
                 let at = At { epoch: self.epoch, ..at };
                 let before = slab.bytes();
@@ -262,19 +263,17 @@ impl Source for ScriptedSource {
                 self.stopped = true;
                 self.out.push_back(Event::IntakeStopped);
             }
-            _ => {}
             Ask::Measure => {
                 let waiting = Some(state.waiting.len() as u64);
                 self.out.push_back(Event::Measured(Backlog { waiting, delayed: Some(0) }));
             }
-            Ask::Close { .. } => {
-                if !state.hanging_close {
-                    let returned = put_back(&mut state);
-                    state.open = false;
-                    self.closed = true;
-                    self.out.push_back(Event::Closed { returned, unknown: Tally::default() });
-                }
+            Ask::Close { .. } if !state.hanging_close => {
+                let returned = put_back(&mut state);
+                state.open = false;
+                self.closed = true;
+                self.out.push_back(Event::Closed { returned, unknown: Tally::default() });
             }
+            _ => {}
         }
     }
 
@@ -456,7 +455,6 @@ impl Sink for ScriptedSink {
                 self.script.state().held.push_back((batch, 0..slab.len() as u32, messages));
             }
             SinkAsk::Flush { .. } => self.out.push_back(SinkEvent::Flushed { unconfirmed: 0 }),
-            // Nothing comes from outside here.
             SinkAsk::Close { by } => self.closing = Some(by),
             _ => {}
         }

@@ -84,10 +84,6 @@ impl<F> Slots<F> {
         self.all.len() as u32
     }
 
-    pub(super) fn taken(&self) -> usize {
-        self.all.len() - self.free.len()
-    }
-
     pub(super) fn has_free(&self) -> bool {
         !self.free.is_empty() || self.len() < self.limit
     }
