@@ -23,16 +23,15 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
 
 /// Lines of code that name a library as a path or import; comments may speak of it.
 fn names(text: &str, library: &str) -> Vec<(usize, String)> {
-    let word = |line: &str| {
+    let named = |line: &str| {
         line.match_indices(library).any(|(at, _)| {
-            let before = line[..at].chars().next_back();
-            let after = line[at + library.len()..].chars().next();
-            let part = |each: Option<char>| each.is_some_and(|each| each.is_alphanumeric() || each == '_');
-            !part(before) && !part(after)
+            let (before, after) = (&line[..at], &line[at + library.len()..]);
+            let part_of_a_word = before.ends_with(|each: char| each.is_alphanumeric() || each == '_');
+            !part_of_a_word && (after.starts_with("::") || before.ends_with("use ") || before.ends_with("crate "))
         })
     };
     let code = text.lines().enumerate().map(|(number, line)| (number + 1, line.split("//").next().unwrap_or_default()));
-    code.filter(|(_, line)| word(line)).map(|(number, line)| (number, line.trim().to_owned())).collect()
+    code.filter(|(_, line)| named(line)).map(|(number, line)| (number, line.trim().to_owned())).collect()
 }
 
 #[test]
@@ -61,7 +60,8 @@ fn each_library_is_named_in_its_own_rooms_alone() {
 
 #[test]
 fn a_library_outside_of_its_room_is_found_and_a_word_in_a_comment_is_not() {
-    let code = "use ractor::Actor;\n// ractor says\nlet tractor = 1;\nfn f(_: ractor::ActorRef<u8>) {}\n";
+    let code =
+        "use ractor::Actor;\n// ractor says\ntractor::pull();\nfn f(_: ractor::ActorRef<u8>) {}\nuse ractor as r;\n";
     let lines: Vec<usize> = names(code, "ractor").into_iter().map(|(line, _)| line).collect();
-    assert_eq!(lines, [1, 4]);
+    assert_eq!(lines, [1, 4, 5]);
 }

@@ -38,7 +38,8 @@ impl Ledger {
     /// Opens it, and says how an unfinished run stood. After a finished one a new one begins.
     pub async fn open(options: &Options) -> Result<(Self, Option<Books>), BoxError> {
         let path = options.ledger();
-        let mut file = File::options().create(true).append(true).read(true).open(&path)?;
+        let opened = File::options().create(true).append(true).read(true).open(&path);
+        let mut file = opened.map_err(|error| format!("{}: {error}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
