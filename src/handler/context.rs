@@ -26,11 +26,14 @@ pub struct Context {
     request_stop: Arc<dyn Fn() + Send + Sync>,
 }
 
+/// Hears a reason not to be ready, or that there is none any more.
+type Ear = Box<dyn Fn(Option<&str>) + Send + Sync>;
+
 /// A reason not to be ready that a worker, service or resource gave itself.
 #[derive(Default)]
 pub(crate) struct Trouble {
     /// Whom it is told; nobody before the app starts.
-    tell: OnceLock<Box<dyn Fn(Option<&str>) + Send + Sync>>,
+    tell: OnceLock<Ear>,
 }
 
 impl Trouble {
