@@ -91,3 +91,34 @@ fn a_message_of_a_batch_that_is_refused_has_nobody_of_its_key_handled_twice() {
     let total = &report["total"];
     assert_eq!((&total["acked"], &total["dead_lettered"], seen.load(Relaxed)), (&54.into(), &6.into(), 60));
 }
+
+#[tokio::test]
+async fn what_a_service_says_against_being_ready_is_shown_until_it_takes_it_back() {
+    let (tell, told) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (said, go) = (tell.clone(), told.clone());
+    let mut app = App::new("trouble")
+        .service("warm", move |cx: Context| {
+            let (said, go) = (said.clone(), go.clone());
+            async move {
+                cx.report_not_ready("the cache is cold");
+                said.notify_one();
+                go.notified().await;
+                cx.report_ready();
+                said.notify_one();
+                cx.until(Stopping::Draining).await;
+                Ok::<_, BoxError>(())
+            }
+        })
+        .consumer(Consumer::new("slow", "memory:in", slow))
+        .start(&tokio::runtime::Handle::current())
+        .await
+        .unwrap();
+    tell.notified().await;
+    let reasons = app.readiness().reasons;
+    assert!(reasons.iter().any(|reason| reason.contains("the cache is cold")), "{reasons:?}");
+    told.notify_one();
+    tell.notified().await;
+    assert!(app.ready().await);
+    app.stop();
+    assert_eq!(app.wait().await.exit_code(), 0);
+}

@@ -19,7 +19,7 @@ use longshore::prelude::*;
 use options::Options;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// Orders that may be with the tills and unsettled: what a `kill -9` can make them do twice, at most.
 const WINDOW: u32 = 64;
@@ -49,6 +49,11 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
+    // On a terminal the ledger has the word, not a log line for every step. `LONGSHORE_LOG=info` brings them back.
+    if std::io::stderr().is_terminal() && std::env::var_os("LONGSHORE_LOG").is_none() {
+        let log = tracing_subscriber::fmt().with_env_filter("warn,longshore::app=info").with_target(false);
+        log.without_time().with_writer(std::io::stderr).init();
+    }
     say(format_args!("store: {}", options.store.display()));
     // Building an app opens nothing and starts nothing.
     let mut app = App::from_env("quickstart")

@@ -217,13 +217,13 @@ impl Launch {
         for (index, (blueprint, context, policy)) in self.children.into_iter().enumerate() {
             let name = blueprint.name().clone();
             let kind = blueprint.kind();
+            let word = health.actor(&name, kind.name());
+            context.on_trouble(move |why| word.own_word(why));
             let of_worker = Counts::new(self.board.actor(index).clone());
             if kind.takes() {
                 counts.push(of_worker.clone());
             }
             let line = health.actor(&name, kind.name());
-            let own = line.clone();
-            context.trouble().heard_by(move |why| own.own_word(why));
             let link = crate::actor::Link::new(
                 Id(index as u16),
                 self.root.clone(),

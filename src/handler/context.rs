@@ -1,7 +1,7 @@
 //! What a handler can know of the worker it runs in.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 /// How far a stop has come, as a handler sees it.
@@ -22,32 +22,19 @@ pub struct Context {
     worker: Arc<str>,
     app: Arc<str>,
     stopping: watch::Receiver<Stopping>,
-    trouble: Arc<Trouble>,
+    trouble: Arc<Mutex<Trouble>>,
     request_stop: Arc<dyn Fn() + Send + Sync>,
 }
 
-/// Hears a reason not to be ready, or that there is none any more.
-type Ear = Box<dyn Fn(Option<&str>) + Send + Sync>;
-
-/// A reason not to be ready that a worker, service or resource gave itself.
+/// A reason not to be ready that a worker, service or resource gave itself, and who hears of it.
 #[derive(Default)]
-pub(crate) struct Trouble {
-    /// Whom it is told; nobody before the app starts.
-    tell: OnceLock<Ear>,
+struct Trouble {
+    reason: Option<String>,
+    hears: Option<Hears>,
 }
 
-impl Trouble {
-    /// Whoever wants to hear of it; the first one does.
-    pub(crate) fn heard_by(&self, tell: impl Fn(Option<&str>) + Send + Sync + 'static) {
-        let _ = self.tell.set(Box::new(tell));
-    }
-
-    fn set(&self, reason: Option<&str>) {
-        if let Some(tell) = self.tell.get() {
-            tell(reason);
-        }
-    }
-}
+/// Is told the reason, or that there is none any more.
+type Hears = Box<dyn Fn(Option<&str>) + Send>;
 
 impl Context {
     pub(crate) fn new(
@@ -88,16 +75,28 @@ impl Context {
 
     /// Reports this worker as not ready, with a reason that `/readyz` shows, until [`Context::report_ready`].
     pub fn report_not_ready(&self, reason: impl Into<String>) {
-        self.trouble.set(Some(&reason.into()));
+        self.set_trouble(Some(reason.into()));
     }
 
     /// Takes back what [`Context::report_not_ready`] said.
     pub fn report_ready(&self) {
-        self.trouble.set(None);
+        self.set_trouble(None);
     }
 
-    pub(crate) fn trouble(&self) -> &Arc<Trouble> {
-        &self.trouble
+    /// Names who hears of trouble from now on; what was said before is said again.
+    pub(crate) fn on_trouble(&self, hears: impl Fn(Option<&str>) + Send + 'static) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        hears(trouble.reason.as_deref());
+        trouble.hears = Some(Box::new(hears));
+    }
+
+    fn set_trouble(&self, reason: Option<String>) {
+        // Told under the lock, so that two words are heard in the order in which they were said.
+        let mut trouble = self.trouble.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        trouble.reason = reason;
+        if let Some(hears) = &trouble.hears {
+            hears(trouble.reason.as_deref());
+        }
     }
 }
 

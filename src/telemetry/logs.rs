@@ -10,8 +10,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged where nobody says otherwise.
-const DEFAULT_FILTER: &str = "info";
+/// What is logged where nobody says otherwise: not the spans that ractor puts around everything an actor does.
+const DEFAULT_FILTER: &str = "info,ractor=warn";
 
 /// The variables that say what is logged, the first that is set holds.
 const FILTER_VARIABLES: [&str; 2] = ["LONGSHORE_LOG", "RUST_LOG"];
@@ -162,8 +162,11 @@ pub mod tests {
             filter(|name| Some(if name == "RUST_LOG" { "error" } else { "longshore=debug" }.to_owned()));
         assert_eq!((found.to_string().as_str(), wrong.is_none()), ("longshore=debug", true));
         let (found, wrong) = filter(|name| (name == "RUST_LOG").then(|| "a=b=c".to_owned()));
-        assert_eq!((found.to_string().as_str(), wrong.unwrap().0), ("info", "RUST_LOG"));
-        assert_eq!(filter(|_| None).0.to_string(), "info");
+        assert_eq!(
+            (found.to_string().as_str(), wrong.unwrap().0),
+            (EnvFilter::new(DEFAULT_FILTER).to_string().as_str(), "RUST_LOG")
+        );
+        assert_eq!(filter(|_| None).0.to_string(), EnvFilter::new(DEFAULT_FILTER).to_string());
     }
 
     #[test]
