@@ -8,6 +8,8 @@
 mod measure;
 #[path = "scenarios/memory.rs"]
 mod memory;
+#[path = "scenarios/nowhere.rs"]
+mod nowhere;
 
 use measure::Scenario;
 

@@ -149,6 +149,8 @@ where
     out: Vec<Settlement>,
     dropped: Vec<At>,
     now: Instant,
+    clock: quanta::Clock,
+    lapped: u64,
     next_sweep: Instant,
     next_report: Instant,
 }
@@ -194,7 +196,7 @@ where
         news: mpsc::UnboundedSender<LaneNews>,
         view: V,
     ) -> Self {
-        let now = Instant::now();
+        let (now, clock) = (Instant::now(), quanta::Clock::new());
         let signal = Arc::new(LaneSignal::default());
         Self {
             slots: Slots::new(config.concurrency, signal.clone()),
@@ -222,6 +224,8 @@ where
             out: Vec::new(),
             dropped: Vec::new(),
             now,
+            lapped: clock.raw(),
+            clock,
             next_sweep: now,
             next_report: now,
         }
@@ -234,6 +238,7 @@ where
         let mut confirmed = Vec::new();
         loop {
             self.now = Instant::now();
+            self.lapped = self.clock.raw();
             while let Ok(ask) = self.asks.try_recv() {
                 asks.push(ask);
             }
@@ -346,8 +351,8 @@ where
                     return None;
                 }
                 self.ready.pop_front();
-                let pick = self.jobs.pick(job);
-                return Some(self.start(pick, Some(job)));
+                let mut pick = self.jobs.pick(job);
+                return Some(self.start(&mut pick, Some(job)));
             }
             let slab = self.inbox.front()?;
             if self.cursor as usize >= slab.len() {
@@ -381,10 +386,13 @@ where
             if !self.may_start_now() {
                 return None;
             }
-            let slab = self.inbox.front()?;
-            let pick = Pick { slab: slab.clone(), index: self.cursor, attempts };
+            // Moved out and back: a clone of the batch for each message is what the usual one need not pay.
+            let slab = self.inbox.pop_front()?;
+            let mut pick = Pick { slab, index: self.cursor, attempts };
             self.cursor += 1;
-            return Some(self.start(pick, None));
+            let took = self.start(&mut pick, None);
+            self.inbox.push_front(pick.slab);
+            return Some(took);
         }
     }
 
@@ -408,11 +416,11 @@ where
     }
 
     /// Calls the handler for one message and polls it once.
-    fn start(&mut self, mut pick: Pick, job: Option<u32>) -> Duration {
+    fn start(&mut self, pick: &mut Pick, job: Option<u32>) -> Duration {
         if pick.slab.get(pick.index).headers().is_empty() {
             // The usual case, and nothing to look for.
-        } else if let Some(failure) = unreadable(&pick) {
-            self.failed(pick, job, failure);
+        } else if let Some(failure) = unreadable(pick) {
+            self.failed(pick.clone(), job, failure);
             return Duration::ZERO;
         }
         pick.attempts += 1;
@@ -458,7 +466,6 @@ where
 
     /// Calls the service into a slot and polls it, both under `catch_unwind`.
     fn call(&mut self, slot: u32, at: At, attempt: u32, unit: impl FnOnce() -> U) -> (Polled<U::Done>, Duration) {
-        let began = self.now;
         self.view.polling(at, attempt);
         let service = &mut self.service;
         let called = std::panic::catch_unwind(AssertUnwindSafe(|| service.call(unit())));
@@ -467,31 +474,38 @@ where
             Err(panic) => Polled::Panicked(panic_text(&*panic)),
         };
         self.view.polled();
-        self.now = Instant::now();
-        (polled, self.now.saturating_duration_since(began))
+        (polled, self.lap())
+    }
+
+    /// Time since the last lap or the begin of the turn. The lane's time goes on by it, so that the system's clock is
+    /// asked once a turn.
+    fn lap(&mut self) -> Duration {
+        let raw = self.clock.raw();
+        let took = self.clock.delta(self.lapped, raw);
+        self.lapped = raw;
+        self.now += took;
+        took
     }
 
     /// Polls a handler that was pending.
     fn poll_slot(&mut self, slot: u32) -> Duration {
-        let began = self.now;
         let (at, attempts) = self.shown(slot);
         self.view.polling(at, attempts);
         let polled = self.slots.poll::<U::Done, S::Error>(slot);
         self.view.polled();
-        self.now = Instant::now();
+        let took = self.lap();
         let done = match polled {
-            Polled::Pending => return self.now.saturating_duration_since(began),
+            Polled::Pending => return took,
             Polled::Ready(done) => done,
             Polled::Panicked(text) => Err(panicked(&text).into_error()),
         };
         self.end_slot(slot, done);
-        self.now.saturating_duration_since(began)
+        took
     }
 
     /// What a slot shows: its message, or the first of its batch.
     fn shown(&self, slot: u32) -> (At, u32) {
-        let job = self.slots.members(slot).first();
-        let pick = self.jobs.get(job).pick.clone();
+        let pick = &self.jobs.get(self.slots.members(slot).first()).pick;
         (pick.at(), pick.attempts)
     }
 
@@ -505,7 +519,7 @@ where
                 let mut outcome = Ok(());
                 U::spread(done, 1, &mut |_, each| outcome = each);
                 let pick = self.jobs.pick(job);
-                self.ended_one(pick, Some(job), attempt, outcome);
+                self.ended_one(&pick, Some(job), attempt, outcome);
             }
             Members::Many(jobs) => self.ended_batch(jobs, attempt, done),
             Members::None => unreachable!("a slot that was polled has members"),
@@ -513,7 +527,7 @@ where
     }
 
     /// The handler of one message has ended.
-    fn ended_one(&mut self, pick: Pick, job: Option<u32>, attempt: u32, outcome: Outcome) {
+    fn ended_one(&mut self, pick: &Pick, job: Option<u32>, attempt: u32, outcome: Outcome) {
         let sends = match outcome {
             Ok(()) => self.attempts[attempt as usize].close(),
             Err(failure) => Sends::Failed(failure),
@@ -524,14 +538,14 @@ where
                 self.settle(pick.at(), job, Verdict::Acked);
             }
             Sends::Pending => {
-                let job = job.unwrap_or_else(|| self.adopt(pick));
+                let job = job.unwrap_or_else(|| self.adopt(pick.clone()));
                 self.jobs.set_state(job, State::Confirming { attempt, then: Verdict::Acked });
                 self.confirming[attempt as usize] = Members::One(job);
             }
             Sends::Failed(failure) => {
                 self.attempts[attempt as usize].retire();
                 self.free_attempts.push(attempt);
-                self.failed(pick, job, failure);
+                self.failed(pick.clone(), job, failure);
             }
         }
     }
