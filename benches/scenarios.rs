@@ -4,6 +4,10 @@
 //! `taskset -c 1 cargo bench --bench scenarios -- memory`. Rounds alternate between a scenario and what it is held
 //! against; each line gives minimum, median and maximum, CPU seconds, the largest memory, and allocations a message.
 
+#[path = "scenarios/concurrency.rs"]
+mod concurrency;
+#[path = "scenarios/local.rs"]
+mod local;
 #[path = "scenarios/measure.rs"]
 mod measure;
 #[path = "scenarios/memory.rs"]
@@ -26,7 +30,8 @@ fn main() {
             name => names.push(name.to_owned()),
         }
     }
-    let all: Vec<Scenario> = memory::scenarios();
+    let all: Vec<Scenario> =
+        memory::scenarios().into_iter().chain(local::scenarios()).chain(concurrency::scenarios()).collect();
     for scenario in all {
         if names.is_empty() || names.iter().any(|name| scenario.name.contains(name.as_str())) {
             measure::run(&scenario, rounds);

@@ -61,6 +61,13 @@ pub fn peak_mb() -> f64 {
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
+/// Resident memory now, in MB.
+pub fn now_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
 pub fn reset_peak() {
     // Not everywhere allowed; the peak is then that of the whole run.
     let _ = std::fs::write("/proc/self/clear_refs", "5");

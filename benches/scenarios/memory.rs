@@ -70,7 +70,7 @@ async fn pending_once() {
 }
 
 /// Publishes so many messages, 256 at a time.
-async fn publish(memory: &Memory, count: u64, keys: usize, payload: &[u8]) {
+pub async fn publish(memory: &Memory, count: u64, keys: usize, payload: &[u8]) {
     const BATCH: u64 = 256;
     let keys: Vec<String> = (0..keys).map(|key| format!("customer-{key}")).collect();
     let mut keys = keys.iter().cycle();
