@@ -31,14 +31,16 @@ async fn no_more_bytes_are_delivered_ahead_than_the_budget_holds_and_one_message
     let (app, _) = app("bytes");
     let scripted = Scripted::default();
     let source = scripted.at_source("in");
-    let handler = |_: Raw| tokio::time::sleep(Duration::from_micros(200));
-    let consumer = Consumer::new("take", "test:in", handler).look_ahead(1_000).bytes(100_000);
+    // The source counts what it has not been told to be settled, and that is told within a millisecond: handlers that
+    // take longer keep that part of the figure to one message a handler.
+    let handler = |_: Raw| tokio::time::sleep(Duration::from_millis(5));
+    let consumer = Consumer::new("take", "test:in", handler).concurrency(8).look_ahead(1_000).bytes(100_000);
     source.publish(0, (0..200).map(|n| Message::new(vec![0u8; 10_000]).with_key(n.to_string())));
     let running = started(app.transport(scripted.clone()).consumer(consumer)).await;
     eventually("all are settled", || source.left() == 0).await;
     stopped(running).await;
     let most = source.state().most.1;
-    assert!((20_000..=110_100).contains(&most), "{most} bytes at a time");
+    assert!((20_000..=110_100 + 8 * 10_100).contains(&most), "{most} bytes at a time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

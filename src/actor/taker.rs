@@ -248,6 +248,11 @@ impl State {
     }
 }
 
+/// Waits for the order to close, or for the end of whoever gives it.
+async fn told_to_close(asked: &mut mpsc::Receiver<PublishAsk>) {
+    while let Some(PublishAsk::StopIntake) = asked.recv().await {}
+}
+
 /// The loop of a sink of the taker's own.
 async fn send_for(
     publishing: Publishing,
@@ -258,7 +263,8 @@ async fn send_for(
 ) {
     let outlet = publishing.outlet;
     loop {
-        if publishing.lazily {
+        // What an earlier start of the actor left there rings for nobody any more.
+        if publishing.lazily && !outlet.has_buffered() {
             tokio::select! {
                 biased;
                 ask = asked.recv() => match ask {
@@ -270,7 +276,16 @@ async fn send_for(
             }
             // The permit was taken: the loop below looks at the outlet anyway.
         }
-        let sink = match publishing.sink.open().await {
+        let opened = tokio::select! {
+            biased;
+            () = told_to_close(&mut asked), if publishing.lazily => {
+                outlet.close();
+                outlet.fail_buffered("the dead-letter place could not be opened before the stop");
+                break;
+            }
+            opened = publishing.sink.open() => opened,
+        };
+        let sink = match opened {
             Ok(sink) => sink,
             Err(error) if publishing.lazily => {
                 // Whoever sent it is told, and tries again.

@@ -80,6 +80,7 @@ impl Taking {
         let Some(over) = planning.overrides.get(&*self.name).cloned() else { return };
         self.concurrency = over.concurrency.unwrap_or(self.concurrency);
         self.rate = over.rate.or(self.rate);
+        self.dead_letter = over.dead_letter.or(self.dead_letter.take());
         if let Some(order) = over.order {
             self.order = order;
         }
@@ -109,6 +110,7 @@ impl Taking {
             ("rate must be more than 0 a second", self.rate.is_some_and(|rate| rate <= 0.0 || !rate.is_finite())),
             ("handler timeout must be more than 0", self.timeout.is_zero()),
             ("batch must hold at least 1 message", batch && self.batch.messages == 0),
+            ("batch must hold at least 1 byte", batch && self.batch.bytes == 0),
             ("byte budget must be at least 1", self.bytes == 0),
         ] {
             if bad {

@@ -25,7 +25,7 @@ impl App {
     ///
     /// Blocks: it owns the runtime, the signals and the deadline. Call it from `main`, outside of any runtime.
     pub fn run(self) -> ExitCode {
-        match self.run_to_end() {
+        match self.run_watched(None, true) {
             Ok(stopped) => {
                 stopped.print();
                 ExitCode::from(stopped.exit_code())
@@ -42,7 +42,7 @@ impl App {
     /// # Errors
     /// Everything that is wrong with the app as it was built and set; nothing has been opened then.
     pub fn run_to_end(self) -> Result<Stopped, Error> {
-        self.run_watched(None)
+        self.run_watched(None, false)
     }
 
     /// The same, with a function that is given the progress once a second.
@@ -50,10 +50,15 @@ impl App {
     /// # Errors
     /// As [`App::run_to_end`].
     pub fn run_with_progress(self, progress: impl FnMut(Progress) + Send + 'static) -> Result<Stopped, Error> {
-        self.run_watched(Some(Box::new(progress)))
+        self.run_watched(Some(Box::new(progress)), false)
     }
 
-    fn run_watched(self, progress: Option<Box<dyn FnMut(Progress) + Send>>) -> Result<Stopped, Error> {
+    /// `to_the_exit`: nothing follows but the end of the process, whose exit handlers may hang as well.
+    fn run_watched(
+        self,
+        progress: Option<Box<dyn FnMut(Progress) + Send>>,
+        to_the_exit: bool,
+    ) -> Result<Stopped, Error> {
         if !crate::process::panic_unwinds() {
             return Err(Error::configuration(
                 "built with panic = \"abort\": a handler that panics would end every other; set panic = \"unwind\"",
@@ -68,7 +73,8 @@ impl App {
         let (guard, signals) =
             guard.map_err(|error| Error::new(ErrorKind::Start, "signals cannot be taken over").caused_by(error))?;
         // From here to the last exit handler: whatever hangs, the process ends.
-        launch.guarded = Some(guard.keep());
+        let deadline = guard.keep();
+        launch.guarded = Some(deadline.clone());
         match &launch.settings.file {
             Some(file) => {
                 tracing::info!(event = "starting", app = launch.settings.name, pid = std::process::id(), config = %file.display(), "starting")
@@ -86,6 +92,9 @@ impl App {
         let stopped = runtime.block_on(live(launch, admin, signals, progress));
         // A task that blocks, a read of stdin: they end with the process and are not waited for.
         runtime.shutdown_background();
+        if !to_the_exit {
+            deadline.disarm();
+        }
         stopped
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum From {
 pub(super) struct Settings {
     pub(super) name: String,
     pub(super) deadline: Duration,
+    /// What the file sets, so that a pod's grace does not pass over it.
+    pub(super) deadline_of_file: Option<Duration>,
     pub(super) delay: Duration,
     pub(super) patience: Duration,
     pub(super) admin: AdminListen,
@@ -173,6 +175,7 @@ impl Settings {
         Self {
             name: name.to_owned(),
             deadline: STOP_DEADLINE,
+            deadline_of_file: None,
             delay: Duration::ZERO,
             patience: START_PATIENCE,
             admin: AdminListen::loopback(),
@@ -208,7 +211,8 @@ impl Settings {
         self.patience = start.duration("patience").unwrap_or(self.patience);
         start.finish();
         let mut stop = Fields::new("stop", file.stop, problems);
-        self.deadline = stop.duration("deadline").unwrap_or(self.deadline);
+        self.deadline_of_file = stop.duration("deadline");
+        self.deadline = self.deadline_of_file.unwrap_or(self.deadline);
         self.delay = stop.duration("delay").unwrap_or(self.delay);
         stop.finish();
         let mut admin = Fields::new("admin", file.admin, problems);
@@ -274,7 +278,7 @@ impl Settings {
                 "TERMINATION_GRACE_SECONDS: leaves no time for a stop after PRESTOP_SECONDS and 2s".to_owned(),
             )),
             Some(room) => {
-                let wanted = deadline.unwrap_or(room);
+                let wanted = deadline.or(self.deadline_of_file).unwrap_or(room);
                 if wanted > room {
                     problems.push(Problem::text(format!(
                         "stop.deadline: {} is beyond the {} that TERMINATION_GRACE_SECONDS leaves",

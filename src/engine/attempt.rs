@@ -128,9 +128,13 @@ impl Cause {
 
     /// One send failed: so does the attempt.
     pub(crate) fn failed(&self, failure: Failure) {
-        if self.attempt.is_generation(self.generation) {
-            // Stored before the bit is set, so that whoever sees the bit finds the reason.
-            *self.attempt.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(failure);
+        {
+            // Stored before the bit is set, so that whoever sees the bit finds the reason; under the lock that `retire`
+            // takes, so that it is of this start and of no later one.
+            let mut kept = self.attempt.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if self.attempt.is_generation(self.generation) {
+                *kept = Some(failure);
+            }
         }
         self.ended(FAILED);
     }

@@ -189,8 +189,11 @@ struct Intake {
     unproven: Tally,
     /// What the source may still deliver of what it was told.
     granted: u32,
+    granted_at_tick: u32,
     granted_bytes: u64,
     paused: bool,
+    /// Lanes whose dead letters are refused.
+    refusing: u32,
     ended: bool,
     ended_told: bool,
     intake_stopped_told: bool,
@@ -241,8 +244,10 @@ pub(crate) async fn intake(
         outstanding: 0,
         delivered: 0,
         granted: 0,
+        granted_at_tick: 0,
         granted_bytes: 0,
         paused: false,
+        refusing: 0,
         ended: false,
         ended_told: false,
         intake_stopped_told: false,
@@ -349,7 +354,9 @@ impl Intake {
         let room = u64::from(self.config.window).saturating_sub(self.outstanding).min(self.limit_left()) as u32;
         let room = if self.paused { 0 } else { room };
         let bytes = self.room_in_bytes();
-        let step = (self.config.window / 4).max(1).min(room);
+        // Half of what there is room for, when stuck messages have left little of it: what a source keeps of a demand
+        // because it would tear a batch apart is never more than that.
+        let step = (self.config.window / 4).min(room / 2).max(1);
         let step_in_bytes = self.step_in_bytes().min(bytes);
         if room == 0 || bytes == 0 {
             if self.granted > 0 && self.paused {
@@ -476,12 +483,16 @@ impl Intake {
                 (self.report)(IntakeNews::Failed(error));
             }
             LaneNews::DeadPlaceRefuses(text) => {
+                self.refusing += 1;
                 self.paused = true;
                 (self.report)(IntakeNews::DeadPlaceRefuses(text));
             }
             LaneNews::DeadPlaceTakes => {
-                self.paused = false;
-                (self.report)(IntakeNews::DeadPlaceTakes);
+                self.refusing = self.refusing.saturating_sub(1);
+                if self.refusing == 0 {
+                    self.paused = false;
+                    (self.report)(IntakeNews::DeadPlaceTakes);
+                }
             }
             LaneNews::DeadLettered(class) => self.ledger.dead_letter(class),
         }
@@ -724,6 +735,15 @@ impl Intake {
             self.flush_ended();
         }
         (self.report)(IntakeNews::Gauges { in_flight: self.outstanding, bytes: self.budget.used() });
+        if self.flushed && !self.measured_empty && self.flushing.is_none() && self.outstanding == 0 {
+            // Another consumer may have taken what was there.
+            self.source.tell(Ask::Measure);
+        }
+        if self.granted > 0 && self.granted == self.granted_at_tick {
+            // Told anew, should it keep the rest of a demand for something larger.
+            (self.granted, self.granted_bytes) = (0, 0);
+        }
+        self.granted_at_tick = self.granted;
         let still = now.saturating_duration_since(self.settled_at);
         if self.outstanding > 0 && still > self.config.timeout + STALL_GRACE {
             if !std::mem::replace(&mut self.stalled, true) {

@@ -35,6 +35,8 @@ pub(crate) use dead::DeadLetters;
 
 /// A turn ends after so many starts and polls, so that timers and other tasks get their time.
 const TURN_MESSAGES: u32 = 64;
+/// Of a turn that wakes alone would fill, so many starts come on top.
+const TURN_STARTS: u32 = 16;
 /// A turn ends at the first poll that took longer.
 const TURN_POLL: Duration = Duration::from_micros(100);
 /// Settlements leave in vectors of at most this many.
@@ -145,6 +147,8 @@ where
     mode: Mode,
     releasing: Vec<Releasing>,
     dead_refuses: bool,
+    /// Jobs that are on their way to the dead letters.
+    dead_letters: u32,
 
     out: Vec<Settlement>,
     dropped: Vec<At>,
@@ -221,6 +225,7 @@ where
             mode: Mode::Running,
             releasing: Vec::new(),
             dead_refuses: false,
+            dead_letters: 0,
             out: Vec::new(),
             dropped: Vec::new(),
             now,
@@ -295,24 +300,33 @@ where
 
     fn is_mine(&self, slab: &Slab, index: u32) -> bool {
         let lanes = self.config.lanes;
-        lanes == 1 || self.config.order.lane(&slab.heads()[index as usize], index, lanes) == self.config.index
+        lanes == 1 || self.config.order.lane(&slab.heads()[index as usize], lanes) == self.config.index
     }
 
     /// Polls and starts up to [`TURN_MESSAGES`]; true when there is more to do at once.
     fn turn(&mut self, woken: &mut Vec<u32>) -> bool {
         let mut left = TURN_MESSAGES;
-        while left > 0
-            && let Some(slot) = woken.pop()
-        {
+        let mut seen = 0;
+        let mut slow = false;
+        // Oldest first, so that handlers which wake themselves again and again do not keep the others from their turn.
+        while left > 0 && !slow && seen < woken.len() {
+            let slot = woken[seen];
+            seen += 1;
             left -= 1;
             if slot == slots::SERVICE {
                 self.service_blocked = false;
-            } else if self.slots.is_taken(slot) && self.poll_slot(slot) > TURN_POLL {
-                return true;
+            } else if self.slots.is_taken(slot) {
+                slow = self.poll_slot(slot) > TURN_POLL;
             }
         }
-        if !woken.is_empty() {
+        woken.drain(..seen);
+        if slow {
             return true;
+        }
+        let more_woken = !woken.is_empty();
+        if more_woken {
+            // New messages get a part of every turn as well.
+            left = TURN_STARTS;
         }
         self.due();
         while left > 0 && self.can_start() {
@@ -320,10 +334,10 @@ where
             match self.start_next() {
                 Some(took) if took > TURN_POLL => return true,
                 Some(_) => {}
-                None => return false,
+                None => return more_woken,
             }
         }
-        left == 0
+        more_woken || left == 0
     }
 
     fn can_start(&self) -> bool {
@@ -608,6 +622,11 @@ where
 
     /// A message was not handled: again, to the dead letters, or away.
     fn failed(&mut self, pick: Pick, job: Option<u32>, failure: Failure) {
+        if self.is_let_go(pick.at()) {
+            // It is somebody else's by now, or will be in a moment: neither tried again nor buried here.
+            let job = job.unwrap_or_else(|| self.adopt(pick));
+            return self.give_back(job);
+        }
         let delay = match failure.fate() {
             Fate::Discard => return self.settle(pick.at(), job, Verdict::Discarded),
             Fate::Reject => None,
@@ -640,6 +659,11 @@ where
         self.at(self.now + delay, job, State::Waiting { until: self.now + delay });
     }
 
+    /// Whether the ownership under which it was delivered is on its way out.
+    fn is_let_go(&self, at: At) -> bool {
+        self.releasing.iter().any(|releasing| releasing.ownership.covers(at))
+    }
+
     fn at(&mut self, until: Instant, job: u32, state: State) {
         self.jobs.set_state(job, state);
         self.timers.insert((until, job));
@@ -665,6 +689,13 @@ where
     /// Forgets a job and lets its number go to the next one.
     fn remove(&mut self, job: u32) {
         let gone = self.jobs.remove(job);
+        if gone.dead.is_some() {
+            self.dead_letters -= 1;
+            if self.dead_letters == 0 && std::mem::take(&mut self.dead_refuses) {
+                // None is left that the place could refuse.
+                let _ = self.news.send(LaneNews::DeadPlaceTakes);
+            }
+        }
         if let State::Waiting { until } | State::DeadWaiting { until } = gone.state {
             self.timers.remove(&(until, job));
         }
@@ -761,6 +792,11 @@ where
 
     /// Hands over what was settled and what goes back.
     fn report(&mut self) {
+        self.hand_out();
+        self.check_released();
+    }
+
+    fn hand_out(&mut self) {
         if !self.out.is_empty() {
             let room = self.out.len().next_power_of_two().min(SETTLED_AT_ONCE);
             let out = std::mem::replace(&mut self.out, Vec::with_capacity(room));
@@ -768,9 +804,6 @@ where
         }
         if !self.dropped.is_empty() {
             let _ = self.news.send(LaneNews::Dropped(std::mem::take(&mut self.dropped)));
-        }
-        if !self.releasing.is_empty() {
-            self.check_released();
         }
     }
 
@@ -878,14 +911,22 @@ where
         if self.releasing.is_empty() {
             return;
         }
-        let (jobs, news) = (&self.jobs, &self.news);
+        let jobs = &self.jobs;
+        let mut done = Vec::new();
         self.releasing.retain(|releasing| {
             let left = jobs.ids().any(|job| releasing.ownership.covers(jobs.get(job).pick.at()));
             if !left {
-                let _ = news.send(LaneNews::Released { token: releasing.token });
+                done.push(releasing.token);
             }
             left
         });
+        if !done.is_empty() {
+            // What became of its messages is told before it is let go.
+            self.hand_out();
+            for token in done {
+                let _ = self.news.send(LaneNews::Released { token });
+            }
+        }
     }
 
     /// Handlers of a lost ownership that are past their grace are dropped.

@@ -32,9 +32,10 @@ impl Order {
 
     /// The lane of a message: the same for all messages of one number.
     #[inline]
-    pub(crate) fn lane(self, head: &Head, index: u32, lanes: u32) -> u32 {
+    pub(crate) fn lane(self, head: &Head, lanes: u32) -> u32 {
         match self.number(head) {
-            0 => index % lanes,
+            // By its position, which stays the same when it is copied out; spread, since positions may all be even.
+            0 => ((head.at.position.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % u64::from(lanes)) as u32,
             // The high half: the low bit of a number is always set.
             number => ((number >> 32) % u64::from(lanes)) as u32,
         }

@@ -236,6 +236,12 @@ impl Outlet {
         }
     }
 
+    /// Whether something waits to be taken.
+    pub(crate) fn has_buffered(&self) -> bool {
+        let inner = self.inner();
+        !inner.full.is_empty() || !inner.filling.messages.is_empty()
+    }
+
     /// Messages that are accepted and not confirmed.
     pub(crate) fn unconfirmed(&self) -> usize {
         self.inner().messages

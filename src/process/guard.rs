@@ -94,7 +94,6 @@ impl Deadline {
     }
 
     /// Takes it back: what was to be stopped is gone, and the process goes on.
-    #[cfg(test)]
     pub fn disarm(&self) {
         self.0.at_ms.store(NEVER, Release);
         self.0.wake();

@@ -38,6 +38,13 @@ impl StopClock {
         at
     }
 
+    /// The code that the process ends with if it has to be ended at the deadline; 0 leaves that to the guard.
+    pub(crate) fn ends_with(&self, code: u8) {
+        if let Some(guarded) = &self.guarded {
+            guarded.arm(self.request() + self.ends.deadline(), code);
+        }
+    }
+
     /// The same by the calendar.
     pub(crate) fn deadline_by_calendar(&self) -> jiff::Timestamp {
         self.request();

@@ -410,6 +410,9 @@ impl State {
             self.metrics.stop_phase(left.phase.name(), took);
         }
         if phase >= Phase::NotReady {
+            // Whatever began the stop, its deadline runs from here at the latest.
+            self.clock.request();
+            self.clock.ends_with(self.machine.cause().map_or(0, Cause::exit_code));
             self.phases.push(PhaseTime { phase, ms: 0 });
             let elapsed = duration::short(self.clock.elapsed());
             tracing::info!(event = "stop_phase", %phase, elapsed, "{phase}");

@@ -48,6 +48,9 @@ impl Forming {
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let Some(bounds) = self.bounds else { return false };
+        if self.jobs.is_empty() {
+            return false;
+        }
         self.jobs.len() >= bounds.messages as usize
             || self.bytes >= bounds.bytes
             || self.since.is_some_and(|since| now >= since + bounds.linger)

@@ -78,6 +78,7 @@ where
             return;
         }
         self.jobs.get_mut(job).dead = Some((Box::new(failure), 0));
+        self.dead_letters += 1;
         self.send_dead_letter(job);
     }
 
@@ -91,7 +92,9 @@ where
         let (failure, _) = held.dead.as_ref().expect("the job's failure was kept");
         let message = held.pick.slab.get(held.pick.index);
         let headers = headers(message, failure, held.pick.attempts, &config.worker, &config.dead.source);
-        let size = message.size() + headers.as_ref().encoded().len();
+        let size = message.key().map_or(0, <[u8]>::len)
+            + message.payload().map_or(0, <[u8]>::len)
+            + headers.as_ref().encoded().len();
         let sent = outlet.try_send(
             size,
             |slab| {
@@ -121,7 +124,8 @@ where
 
     /// The place did not take it: again later, and the worker takes nothing new meanwhile.
     pub(super) fn dead_letter_refused(&mut self, job: u32, failure: &Failure) {
-        if matches!(self.mode, super::Mode::Draining | super::Mode::Cancelled) {
+        let let_go = self.is_let_go(self.jobs.at(job));
+        if let_go || matches!(self.mode, super::Mode::Draining | super::Mode::Cancelled) {
             return self.give_back(job);
         }
         let tries = match &mut self.jobs.get_mut(job).dead {
@@ -133,8 +137,10 @@ where
         };
         let delay = AGAIN_FIRST.saturating_mul(1 << tries.min(10)).min(AGAIN_LAST);
         self.at(self.now + delay, job, State::DeadWaiting { until: self.now + delay });
-        self.dead_refuses = true;
-        let _ = self.news.send(LaneNews::DeadPlaceRefuses(failure.chain()));
+        // Said once, and taken back once: the intake counts the lanes that wait for the place.
+        if !std::mem::replace(&mut self.dead_refuses, true) {
+            let _ = self.news.send(LaneNews::DeadPlaceRefuses(failure.chain()));
+        }
     }
 
     /// A dead letter is confirmed.
