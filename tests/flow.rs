@@ -57,6 +57,31 @@ async fn a_message_larger_than_the_budget_is_handled_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_that_stuck_messages_have_nearly_filled_still_moves() {
+    let (app, memory) = app("narrow");
+    let gate = Gate::default();
+    let opens = gate.clone();
+    let handler = move |key: Key| {
+        let gate = opens.clone();
+        async move {
+            if key.text() == Some("stuck") {
+                gate.pass().await;
+            }
+        }
+    };
+    let running = started(app.consumer(Consumer::new("take", "memory:in", handler).look_ahead(700))).await;
+    for batch in 0..600 {
+        // Whole batches of the queue's own size: what is left of a demand must not wait for one that never comes.
+        let keyed =
+            |n: u32| Message::new("x").with_key(if n == 0 { "stuck".to_owned() } else { format!("{batch}/{n}") });
+        memory.publish("in", (0..256).map(keyed)).await.unwrap();
+    }
+    eventually("all others are settled", || running.progress().settled >= 600 * 255).await;
+    gate.open();
+    assert_eq!(stopped(running).await.exit_code(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stuck_key_with_a_message_in_each_batch_holds_up_no_other_within_the_budget() {
     let (app, _) = app("stuck key");
     let scripted = Scripted::default();
