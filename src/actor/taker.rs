@@ -381,6 +381,7 @@ async fn take(
         window: plan.window,
         bytes: plan.bytes,
         takes_back: plan.source.capabilities().takes_back,
+        by_key: plan.lane.order == crate::engine::order::Order::ByKey,
         marks: plan.source.capabilities().poison_protection,
         timeout: plan.timeout,
         limit: plan.limit,

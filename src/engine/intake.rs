@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 const TICK: Duration = Duration::from_millis(250);
 /// Lanes have this part of the time until `by` to let go of their handlers, then the source is closed without them.
 const LANES_SHARE: u32 = 2;
+/// A worker by key whose first messages, so many, have none is warned about.
+const UNKEYED_WARNING: u64 = 100;
 /// A source has this long to carry out what it was told, when everything else is done.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// Without a settlement for the handler timeout and this, while something is in flight, a worker is stalled.
@@ -31,6 +33,8 @@ pub(crate) struct IntakeConfig {
     /// Bytes of batches in memory at most.
     pub(crate) bytes: u64,
     pub(crate) takes_back: bool,
+    /// Messages of one key are handled one after the other.
+    pub(crate) by_key: bool,
     /// The source can mark a message before it runs.
     pub(crate) marks: bool,
     pub(crate) timeout: Duration,
@@ -185,6 +189,9 @@ struct Intake {
     /// Delivered, and neither settled nor given back.
     outstanding: u64,
     delivered: u64,
+    unkeyed: u64,
+    /// Whether the first messages have been looked at for keys.
+    warned: bool,
     /// Settlements that were told, and of which the source has not said what became of them.
     unproven: Tally,
     /// What the source may still deliver of what it was told.
@@ -253,6 +260,8 @@ pub(crate) async fn intake(
         intake_stopped_told: false,
         flushing: None,
         unproven: Tally::default(),
+        unkeyed: 0,
+        warned: false,
         flushed: false,
         measured_empty: false,
         connected: false,
@@ -617,6 +626,15 @@ impl Intake {
             unkeyed += u64::from(head.key_hash == 0);
         }
         self.ledger.received(messages, redelivered, unkeyed);
+        self.unkeyed += unkeyed;
+        if self.config.by_key && !self.warned && self.unkeyed >= UNKEYED_WARNING {
+            self.warned = true;
+            // Only if none of them had one: a queue with a few messages without a key is as it should be.
+            if self.unkeyed == self.delivered + messages {
+                tracing::warn!(worker = %self.config.worker, messages = self.unkeyed,
+                    "ordered by key, and no message so far has one: say where it is by key= in the source's URL");
+            }
+        }
         if self.outstanding == 0 {
             self.settled_at = Instant::now();
         }

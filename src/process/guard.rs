@@ -266,6 +266,7 @@ impl Watch {
             0 => code,
             first => first,
         };
+        super::LEAVING.store(true, Release);
         let mut out = self.stderr.begin();
         let board = &self.shared.board;
         let _ = writeln!(out, "longshore {}: {why}: exit {code}", board.app());

@@ -11,3 +11,11 @@ pub(crate) mod guard;
 pub(crate) const fn panic_unwinds() -> bool {
     cfg!(panic = "unwind")
 }
+
+/// Set when the guard has begun to end the process: logs are silent from then on.
+static LEAVING: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Whether the guard is ending the process right now.
+pub(crate) fn is_leaving() -> bool {
+    LEAVING.load(std::sync::atomic::Ordering::Relaxed)
+}

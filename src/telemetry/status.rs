@@ -41,6 +41,10 @@ pub(super) struct AboveStatus<W>(pub(super) W);
 impl<W: Write> Write for AboveStatus<W> {
     /// A log line comes as one write.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if crate::process::is_leaving() {
+            // What the process says last, the counts, stays the last that it says.
+            return Ok(bytes.len());
+        }
         let shown = shown();
         if shown.is_empty() {
             self.0.write_all(bytes)?;
