@@ -353,3 +353,29 @@ async fn a_bridge_keeps_the_order_of_each_key() {
     assert_in_order(&done.all(), 6, 300);
     assert_eq!((count(&stopped, "over", "acked"), count(&stopped, "take", "acked")), (1_800, 1_800));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_key_is_not_handled_twice_at_once_when_its_worker_is_restarted_around_a_blocking_handler() {
+    let (app, _) = app("restarts");
+    let scripted = Scripted::default();
+    let source = scripted.at_source("in");
+    let (running_now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (now, seen) = (running_now.clone(), most.clone());
+    let handler = move |_: Raw| {
+        let (now, seen) = (now.clone(), seen.clone());
+        async move {
+            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // Longer than the back-off of a first restart, and nothing can cancel it.
+            std::thread::sleep(Duration::from_millis(400));
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
+    };
+    let consumer = Consumer::new("take", "test:in", handler);
+    let running = started(app.transport(scripted.clone()).consumer(consumer)).await;
+    source.publish(0, [numbered(0, "a")]);
+    eventually("it is handled", || running_now.load(Ordering::SeqCst) == 1).await;
+    source.set(|source| source.fails = true);
+    eventually("it is settled in the end", || source.left() == 0).await;
+    stopped(running).await;
+    assert_eq!(most.load(Ordering::SeqCst), 1, "one at a time");
+}

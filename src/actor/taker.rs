@@ -15,11 +15,15 @@ use crate::message::ByteBudget;
 use crate::supervisor::drain::{Cause, Event, Kind};
 use crate::transport::{BoxFuture, SinkPlan, SourcePlan};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower_service::Service;
+
+/// How often a restart looks whether the lanes before it are gone.
+const LANES_GONE_EVERY: Duration = Duration::from_millis(10);
 
 /// A sink of the taker's own: the destination of a bridge, a dead-letter place.
 #[derive(Clone)]
@@ -32,6 +36,9 @@ pub(crate) struct Publishing {
 
 /// Lanes of one kind of service, made as often as the actor starts.
 pub(crate) trait MakeLanes: Send + Sync {
+    /// Lanes that are not gone yet: one whose handler blocks outlives the abort of its task.
+    fn alive(&self) -> usize;
+
     fn spawn(
         &self,
         config: &LaneConfig,
@@ -45,12 +52,13 @@ pub(crate) trait MakeLanes: Send + Sync {
 /// The template that lanes are cloned from.
 pub(crate) struct LanesOf<S, U> {
     template: Mutex<S>,
+    alive: Arc<AtomicUsize>,
     unit: std::marker::PhantomData<fn(U)>,
 }
 
 impl<S, U> LanesOf<S, U> {
     pub(crate) fn new(template: S) -> Self {
-        Self { template: Mutex::new(template), unit: std::marker::PhantomData }
+        Self { template: Mutex::new(template), alive: Arc::default(), unit: std::marker::PhantomData }
     }
 }
 
@@ -59,6 +67,10 @@ where
     U: Unit,
     S: Service<U, Response = U::Done, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static,
 {
+    fn alive(&self) -> usize {
+        self.alive.load(Ordering::Acquire)
+    }
+
     fn spawn(
         &self,
         config: &LaneConfig,
@@ -76,7 +88,7 @@ where
                 let share = concurrency / lanes + u32::from(index < concurrency % lanes);
                 let config = LaneConfig { index, concurrency: share.max(1), ..config.clone() };
                 let line = link.counts.line().lane(index as usize).clone();
-                let view = Watch::new(link.metrics.clone(), link.board.clone(), line);
+                let view = Watch::new(link.metrics.clone(), link.board.clone(), line, self.alive.clone());
                 let lane = Lane::<S, U, _>::new(config, service, asks, news.clone(), view);
                 // A turn has its own bound; tokio's would make ready resources pretend to be pending within it.
                 into.spawn(tokio::task::unconstrained(lane.run()));
@@ -355,6 +367,10 @@ async fn take(
         if wait.wait_for(|connected| *connected).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+    // A key must not be handled twice at once: what an earlier start of this actor still runs has to end first.
+    while plan.lanes.alive() > 0 {
+        tokio::time::sleep(LANES_GONE_EVERY).await;
     }
     let (news, heard) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();

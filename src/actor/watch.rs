@@ -6,6 +6,7 @@ use crate::process::board::{Board, LaneLine};
 use crate::telemetry::handler_times::HandlerTimes;
 use crate::telemetry::metrics::WorkerMetrics;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Handler times go to the metrics this often.
@@ -19,12 +20,20 @@ pub(super) struct Watch {
     lane: Arc<LaneLine>,
     /// The board's clock as of the last turn: a millisecond is fine enough, and reading it for each message is not free.
     now_ms: u64,
+    /// Counts the lanes of the worker that are not gone.
+    alive: Arc<AtomicUsize>,
 }
 
 impl Watch {
-    pub(super) fn new(metrics: Arc<WorkerMetrics>, board: Arc<Board>, lane: Arc<LaneLine>) -> Self {
+    pub(super) fn new(
+        metrics: Arc<WorkerMetrics>,
+        board: Arc<Board>,
+        lane: Arc<LaneLine>,
+        alive: Arc<AtomicUsize>,
+    ) -> Self {
+        alive.fetch_add(1, Ordering::AcqRel);
         let now_ms = board.now_ms();
-        Self { metrics, times: HandlerTimes::new(), flushed: Instant::now(), board, lane, now_ms }
+        Self { metrics, times: HandlerTimes::new(), flushed: Instant::now(), board, lane, now_ms, alive }
     }
 }
 
@@ -63,5 +72,6 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.lane.idle();
         self.times.flush(&self.metrics);
+        self.alive.fetch_sub(1, Ordering::AcqRel);
     }
 }
