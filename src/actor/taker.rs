@@ -372,6 +372,7 @@ async fn take(
     while plan.lanes.alive() > 0 {
         tokio::time::sleep(LANES_GONE_EVERY).await;
     }
+    // Bounded by the window: a lane tells of a message once, and of its dead-letter place once a change.
     let (news, heard) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
     let lanes = plan.lanes.spawn(&plan.lane, plan.concurrency, &news, &link, &mut tasks);
@@ -387,7 +388,7 @@ async fn take(
     }
     let idleness = Arc::new(Idleness::default());
     let failed = Arc::new(Mutex::new(None));
-    let report = report(&link, &failed, plan.source.capabilities().finite);
+    let report = report(&link, &failed);
     let source = match plan.source.open(intake::hooks(&idleness, &report)).await {
         Ok(source) => source,
         Err(error) => return Err(fail(&error)),
@@ -411,7 +412,7 @@ async fn take(
 }
 
 /// Where the news of an intake go: what a stop waits for to the root, the rest to health, metrics and log.
-fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>, _finite: bool) -> Report {
+fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>) -> Report {
     let (link, failed) = (link.clone(), failed.clone());
     let reconnect = std::sync::atomic::AtomicBool::new(false);
     Arc::new(move |news| {

@@ -72,17 +72,6 @@ impl Counts {
 
     /// The numbers now.
     pub(crate) fn snapshot(&self) -> report::Counts {
-        let read = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        let cells = &self.line.cells;
-        report::Counts {
-            received: read(&cells.received),
-            acked: read(&cells.acked),
-            retried: read(&cells.retried),
-            dead_lettered: read(&cells.dead_lettered),
-            discarded: read(&cells.discarded),
-            returned: read(&cells.returned),
-            abandoned: read(&cells.abandoned),
-            unknown: read(&cells.unknown),
-        }
+        report::Counts::read(&self.line.cells)
     }
 }
