@@ -6,6 +6,8 @@
 //!
 //! Each transport declares its [`Capabilities`]; the conformance suite in [`crate::testing`] tests what is declared.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 mod capabilities;
 #[cfg(feature = "file")]
 pub mod file;
