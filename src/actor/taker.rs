@@ -25,12 +25,12 @@ use tower_service::Service;
 /// How often a restart looks whether the lanes before it are gone.
 const LANES_GONE_EVERY: Duration = Duration::from_millis(10);
 
-/// A sink of the taker's own: the destination of a bridge, a dead-letter place.
+/// A sink of the taker's own: the destination of a bridge, a dead-letter place, a retry store.
 #[derive(Clone)]
 pub(crate) struct Publishing {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) sink: Arc<dyn SinkPlan>,
-    /// Opened by the first message for it: a dead-letter place that is never used is never made.
+    /// Opened by the first message for it: a place that is never used is never made.
     pub(crate) lazily: bool,
 }
 
@@ -292,7 +292,7 @@ async fn send_for(
             biased;
             () = told_to_close(&mut asked), if publishing.lazily => {
                 outlet.close();
-                outlet.fail_buffered("the dead-letter place could not be opened before the stop");
+                outlet.fail_buffered("it could not be opened before the stop");
                 break;
             }
             opened = publishing.sink.open() => opened,
@@ -330,10 +330,8 @@ async fn send_for(
             // Closed, or the actor is gone.
             None => break,
             Some(error) if publishing.lazily => {
-                tracing::warn!(
-                    worker = link.context.worker(),
-                    "dead-letter place failed, opened again when needed: {error}"
-                );
+                let worker = link.context.worker();
+                tracing::warn!(worker, "{} failed, opened again when needed: {error}", outlet.name());
                 outlet.fail_buffered(&error.to_string());
             }
             Some(error) if error.kind() == ErrorKind::GaveUp && *connected.borrow() => {
@@ -444,10 +442,13 @@ fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>) -> Report {
                 *failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error.to_string());
                 link.failed(&error);
             }
-            IntakeNews::DeadPlaceRefuses(text) => {
-                link.health.not_ready(format_args!("dead-letter place refuses: {text}"));
+            IntakeNews::PlaceRefuses(place, text) => {
+                link.health.not_ready(format_args!("{} refuses: {text}", place.word()));
             }
-            IntakeNews::DeadPlaceTakes => link.health.ready(),
+            IntakeNews::PlaceTakes(place) => {
+                tracing::info!(worker = link.context.worker(), "{} takes again", place.word());
+                link.health.ready();
+            }
             IntakeNews::Stalled(for_) => {
                 link.metrics.stalled.set(1.0);
                 link.health.stalled(format_args!("nothing settled for {}", crate::duration::short(for_)));
