@@ -94,6 +94,8 @@ pub struct SourceState {
     pub failing_opens: u32,
     /// An open never comes back.
     pub hanging_open: bool,
+    /// What happens at it next, as the test says.
+    pub says: VecDeque<Event>,
     /// The source fails once.
     pub fails: bool,
     /// The source fails whenever it is opened.
@@ -197,6 +199,9 @@ impl ScriptedSource {
         let mut state = self.script.state();
         if self.closed {
             return None;
+        }
+        if let Some(event) = state.says.pop_front() {
+            return Some(event);
         }
         if std::mem::take(&mut state.fails) || state.always_fails {
             self.closed = true;
@@ -350,6 +355,8 @@ pub struct SinkState {
     pub opens: u32,
     pub failing_opens: u32,
     pub hanging_open: bool,
+    /// What happens at it next, as the test says.
+    pub says: VecDeque<SinkEvent>,
     /// The sink fails once.
     pub fails: bool,
     pub closed: u32,
@@ -427,6 +434,9 @@ impl ScriptedSink {
             return None;
         }
         let mut state = self.script.state();
+        if let Some(event) = state.says.pop_front() {
+            return Some(event);
+        }
         if std::mem::take(&mut state.fails) {
             state.held.clear();
             self.closed = true;
