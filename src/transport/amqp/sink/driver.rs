@@ -1,14 +1,14 @@
 //! The task that owns a sink's connection: connects, publishes, connects again, says goodbye.
 
 use super::book::Book;
-use super::press::Press;
+use super::press::{Press, Verdict};
 use super::route::Route;
 use crate::error::{Error, ErrorKind};
 use crate::failure::Failure;
 use crate::transport::amqp::backoff::Backoff;
 use crate::transport::amqp::place::Place;
 use crate::transport::amqp::properties::outbound::properties;
-use crate::transport::amqp::refusal::{Refusal, explain, refusal, words};
+use crate::transport::amqp::refusal::{Refusal, explain, is_of_channel, refusal, words};
 use crate::transport::amqp::topology;
 use crate::transport::amqp::wire::{State, Wire};
 use crate::transport::{SinkAsk, SinkEvent, SinkSpec};
@@ -33,6 +33,8 @@ pub(super) struct Driver {
     largest: Option<usize>,
     /// So many of the next publishes go alone, because one of them may be what the channel before died of.
     alone: usize,
+    /// The queue that is published to was seen to be absent.
+    absent: bool,
 }
 
 /// Why a channel is no longer published on.
@@ -75,7 +77,17 @@ impl Driver {
         };
         let route = Route::of(&place);
         let (worker, book) = (spec.worker.clone(), Book::new(events));
-        let driver = Self { place, worker, route, asks, book, backoff: Backoff::default(), largest: None, alone: 0 };
+        let driver = Self {
+            place,
+            worker,
+            route,
+            asks,
+            book,
+            backoff: Backoff::default(),
+            largest: None,
+            alone: 0,
+            absent: false,
+        };
         Ok((driver, wire))
     }
 
@@ -144,8 +156,8 @@ impl Driver {
             }
             let now = Instant::now();
             let blocked = match &*state.borrow_and_update() {
-                State::Open => false,
-                State::Blocked(_) => true,
+                State::Open => None,
+                State::Blocked(why) => Some(why.clone()),
                 State::Gone(why) => {
                     // What was confirmed before is not published again.
                     let _ = press.turn().now_or_never();
@@ -153,8 +165,25 @@ impl Driver {
                     return End::Connection(gone(wire, why));
                 }
             };
-            self.book.block(blocked);
-            let more = !blocked && self.publish_some(press, frame_max);
+            if self.book.block(blocked.is_some()) {
+                self.book.say(match &blocked {
+                    Some(why) => SinkEvent::Disconnected(gone(wire, &format!("it takes no publishes: {why}"))),
+                    None => SinkEvent::Connected,
+                });
+            }
+            // A queue that is gone is declared anew, where it may be, before more is sent into the void.
+            if std::mem::take(&mut self.absent) {
+                let place = self.place.clone();
+                match self.meanwhile(topology::for_sink(wire, &place)).await {
+                    Ok(Ok(_)) => self.book.say(SinkEvent::Trouble(Error::new(
+                        ErrorKind::Configuration,
+                        format!("{} had vanished with all that was in it, and is there again", self.route.shown),
+                    ))),
+                    Ok(Err(error)) => return End::Connection(error),
+                    Err(end) => return end,
+                }
+            }
+            let more = blocked.is_none() && self.publish_some(press, frame_max);
             self.book.say_all(now);
             if self.book.may_close(now) {
                 return End::Closing;
@@ -187,6 +216,7 @@ impl Driver {
             // An answer, not a connection alone, is what shows that things work again.
             self.backoff.worked();
             self.alone = self.alone.saturating_sub(1);
+            self.absent |= self.route.is_queue && matches!(verdict, Verdict::Unroutable(_));
             self.book.decide(piece, verdict.failure(&self.route.shown));
         }
     }
@@ -303,12 +333,6 @@ async fn dial(place: &Place, worker: &str) -> Result<Wire, Error> {
 
 fn gone(wire: &Wire, why: &str) -> Error {
     Error::new(ErrorKind::Unreachable, format!("broker {}: {why}", wire.host))
-}
-
-/// Whether the connection is still there: the broker closes a channel for what it calls a soft error.
-fn is_of_channel(error: &lapin::Error) -> bool {
-    use lapin::protocol::AMQPErrorKind;
-    matches!(error.kind(), lapin::ErrorKind::ProtocolError(reply) if matches!(reply.kind(), AMQPErrorKind::Soft(_)))
 }
 
 /// The limit in the broker's words on a message that is over it.

@@ -11,6 +11,8 @@ pub(super) struct Route {
     routing_key: Key,
     /// As failures name it.
     pub(super) shown: String,
+    /// Whether it is one queue, which is known to be absent when it returns a message.
+    pub(super) is_queue: bool,
 }
 
 enum Key {
@@ -31,7 +33,9 @@ impl Route {
             "" => format!("queue '{}'", place.queue),
             exchange => format!("exchange '{exchange}'"),
         };
-        Self { exchange: ShortString::try_new(place.exchange.as_str()).unwrap_or_default(), routing_key, shown }
+        let exchange = ShortString::try_new(place.exchange.as_str()).unwrap_or_default();
+        let is_queue = place.exchange.is_empty();
+        Self { exchange, routing_key, shown, is_queue }
     }
 
     /// The exchange and routing key of this message.
