@@ -106,6 +106,8 @@ pub struct SourceState {
     ended: bool,
     pub settled: Vec<Settlement>,
     pub returned: Vec<At>,
+    /// Ends of it that were not closed in order.
+    pub unclean: u32,
     /// Most messages and bytes that were delivered and not settled.
     pub most: (usize, usize),
     pub open: bool,
@@ -320,6 +322,7 @@ impl Drop for ScriptedSource {
         let mut state = self.script.state();
         put_back(&mut state);
         state.open = false;
+        state.unclean += u32::from(!self.closed);
     }
 }
 
