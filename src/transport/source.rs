@@ -72,6 +72,13 @@ pub trait SourcePlan: Send + Sync {
     /// The group it will consume as, where it has one.
     fn group(&self) -> Option<&str>;
 
+    /// How long the broker lets a delivery be unsettled before it takes it away, counted from the delivery; `None`
+    /// where it does not mind. A worker whose handler timeout and retries in place could hold one longer does not
+    /// start.
+    fn holds_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// Opens it. Connecting may go on inside [`Source::next`]; a source that is not connected yet says
     /// [`Event::Connected`] once it is. Fails at once for what no patience can mend.
     fn open(&self, hooks: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>>;

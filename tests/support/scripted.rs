@@ -89,6 +89,8 @@ pub struct SourceState {
     epoch: u32,
     /// Messages of each delivery, at most.
     pub batch: Option<usize>,
+    /// How long a delivery may be unsettled.
+    pub holds_for: Option<std::time::Duration>,
     pub opens: u32,
     /// Opens that fail, still to come.
     pub failing_opens: u32,
@@ -151,6 +153,10 @@ impl SourcePlan for ScriptedPlan {
 
     fn group(&self) -> Option<&str> {
         None
+    }
+
+    fn holds_for(&self) -> Option<std::time::Duration> {
+        self.0.state().holds_for
     }
 
     fn open(&self, _: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>> {
