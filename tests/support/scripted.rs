@@ -108,6 +108,8 @@ pub struct SourceState {
     ended: bool,
     pub settled: Vec<Settlement>,
     pub returned: Vec<At>,
+    /// What was recalled, and how much had been returned by the answer.
+    pub recalled: Vec<(Ownership, usize)>,
     /// Ends of it that were not closed in order.
     pub unclean: u32,
     /// Most messages and bytes that were delivered and not settled.
@@ -290,6 +292,10 @@ impl Source for ScriptedSource {
                 state.waiting.make_contiguous().sort_by_key(|(at, _)| at.position);
             }
             Ask::Mark(at) => self.out.push_back(Event::Marked(at)),
+            Ask::Recalled(ownership) => {
+                let returned = state.returned.len();
+                state.recalled.push((ownership, returned));
+            }
             Ask::Flush { .. } => self.out.push_back(Event::Flushed),
             Ask::StopIntake => {
                 self.stopped = true;
