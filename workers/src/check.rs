@@ -141,11 +141,16 @@ fn told(url: &Url, looks: &[Look], json: bool) -> Result<u8, Error> {
             answer.write(format!("{}\n", look.json(url)).as_bytes())?;
         }
         match &look.found {
-            Err(error) if fine && !json => answer.write(format!("'{url}' as a {}: {error}\n", look.side()).as_bytes())?,
+            Err(error) if fine && !json => {
+                answer.write(format!("'{url}' as a {}: not possible: {error}\n", look.side()).as_bytes())?;
+            }
             Err(_) if fine => {}
             Err(error) => {
                 code = code.max(error.exit_code());
-                let text = error.to_string();
+                let (mut text, url) = (error.to_string(), url.to_string());
+                if !text.contains(&url) {
+                    text = format!("'{url}': {text}");
+                }
                 // Most of it is wrong in both ways.
                 if !said.contains(&text) {
                     say(format_args!("error: {text}"));
