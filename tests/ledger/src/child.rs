@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How often a process is asked whether it has ended: what a measured exit may be too late by.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How long a process is waited for that has logged nothing yet.
+const START: Duration = Duration::from_secs(10);
 
 /// A process in its role; killed when it is dropped.
 pub struct Role {
@@ -67,6 +69,15 @@ impl Role {
             .stderr(File::create(&stderr)?)
             .spawn()?;
         Ok(Self { name: name.to_owned(), child, stderr })
+    }
+
+    /// Waits until it has logged something: then it obeys signals. Returns as well when it ends or that does not come.
+    pub fn wait_until_it_obeys(&mut self) -> io::Result<()> {
+        let began = Instant::now();
+        while fs::metadata(&self.stderr)?.len() == 0 && began.elapsed() < START && !self.has_ended()? {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
     }
 
     /// Sends a signal; a process that has ended takes none, which its exit code will tell.

@@ -12,6 +12,9 @@ use std::str::FromStr;
 /// How much longer than its deadline a planted bug keeps the process.
 const LINGERS: Duration = Duration::from_secs(2);
 
+/// How much later than its ack a planted bug handles a message.
+const LATER: Duration = Duration::from_millis(50);
+
 /// How long a handler takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandlerTime {
@@ -115,6 +118,7 @@ impl Work {
             Some(Plant::AckBeforeHandler) => {
                 let handler = self.handler;
                 tokio::spawn(async move {
+                    tokio::time::sleep(LATER).await;
                     handler.pass().await;
                     effects.report(effect).await
                 });

@@ -321,7 +321,8 @@ impl World {
 
     /// Asks it to stop, and looks at how it ends.
     pub fn terminate(&mut self, carrier: Carrier, exit: Exit) -> Result<(), Trouble> {
-        let role = self.take(carrier);
+        let mut role = self.take(carrier);
+        role.wait_until_it_obeys()?;
         let began = Instant::now();
         role.send(Carrier::STOP);
         let ended = role.wait(DEADLINE + DEADLINE_SLACK + EXIT_PATIENCE)?;
