@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A private broker; thawed and stopped when it is dropped.
+/// A private broker; stopped when it is dropped, frozen or not.
 pub struct Broker {
     name: String,
     url: String,
@@ -23,9 +23,9 @@ fn call(arguments: &[&str]) -> io::Result<String> {
 }
 
 impl Broker {
-    /// Starts one of that name.
+    /// Starts one of that name, which ends with this process however that ends.
     pub fn start(name: &str) -> io::Result<Self> {
-        let said = call(&["start", name])?;
+        let said = call(&["start", name, "--owner", &std::process::id().to_string()])?;
         let url = said.lines().find_map(|line| line.strip_prefix("AMQP_URL="));
         let url = url.ok_or_else(|| io::Error::other("scripts/broker start does not say AMQP_URL="))?;
         Ok(Self { name: name.to_owned(), url: url.trim_matches(['\'', '"']).to_owned() })
@@ -76,8 +76,6 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // A frozen one would not hear that it is to stop.
-        let _ = call(&["thaw", &self.name]);
         if let Err(error) = call(&["stop", &self.name]) {
             eprintln!("error: the broker '{}' is still there: {error}", self.name);
         }

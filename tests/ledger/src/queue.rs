@@ -1,51 +1,55 @@
 //! What the queues of a run hold at its end, by way of Longshore's own transports.
 
 use crate::ids::Id;
+use crate::world::GROUP;
 use longshore::Error;
 use longshore::transport::{DeadPlace, Transports, Url};
 
 /// Messages looked at in one go.
 const TOGETHER: u32 = 1_000;
 
-/// What a queue holds.
-#[derive(Debug, Default)]
-pub struct Holds {
-    /// Messages that are not settled, as the broker counts them.
+/// What a queue holds, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that are not settled.
     pub unsettled: u64,
-    /// Those among them that could be looked at.
-    pub left: Vec<Id>,
     /// Dead letters.
-    pub dead: Vec<Id>,
+    pub dead: u64,
 }
 
-/// Looks into a queue that nobody consumes any more.
-pub fn look(url: &str, group: &str) -> Result<Holds, Error> {
+fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime of one thread").block_on(async {
-        let url = Url::parse(url)?;
-        let transports = Transports::built_in();
-        let transport = transports.of(&url)?;
-        let inspection = transport.inspect(&url, group).await?;
-        let counts = [inspection.waiting, inspection.delayed, inspection.in_flight];
-        let unsettled = counts.into_iter().flatten().sum();
-        // Looking into a queue may count as a delivery: only where there is something to see.
-        let left = if unsettled > 0 { ids(&transports, &url).await? } else { Vec::new() };
-        let dead = match transport.dead_letters(&url, group) {
-            DeadPlace::At(place) if inspection.dead != Some(0) => ids(&transports, &place).await?,
-            _ => Vec::new(),
-        };
-        Ok(Holds { unsettled, left, dead })
-    })
+    runtime.expect("a runtime of one thread").block_on(future)
+}
+
+/// What a queue holds that nobody consumes any more, as its transport counts it.
+pub fn count(url: &str) -> Result<Counts, Error> {
+    let url = Url::parse(url)?;
+    let inspection = wait(Transports::built_in().of(&url)?.inspect(&url, GROUP))?;
+    let counts = [inspection.waiting, inspection.delayed, inspection.in_flight];
+    Ok(Counts { unsettled: counts.into_iter().flatten().sum(), dead: inspection.dead.unwrap_or(0) })
+}
+
+/// The messages of a queue that nobody consumes any more. Looking may count as a delivery: do so only where there is
+/// something to see.
+pub fn left(url: &str) -> Result<Vec<Id>, Error> {
+    let url = Url::parse(url)?;
+    wait(ids(&Transports::built_in(), &url))
+}
+
+/// The dead letters of a queue.
+pub fn dead(url: &str) -> Result<Vec<Id>, Error> {
+    let url = Url::parse(url)?;
+    let transports = Transports::built_in();
+    match transports.of(&url)?.dead_letters(&url, GROUP) {
+        DeadPlace::At(place) => wait(ids(&transports, &place)),
+        _ => Ok(Vec::new()),
+    }
 }
 
 async fn ids(transports: &Transports, url: &Url) -> Result<Vec<Id>, Error> {
     let mut ids = Vec::new();
-    let mut shelf = match transports.of(url)?.shelf(url).await {
-        Ok(shelf) => shelf,
-        // Nobody has declared it yet.
-        Err(error) if error.to_string().contains("does not exist") => return Ok(ids),
-        Err(error) => return Err(error),
-    };
+    let mut shelf = transports.of(url)?.shelf(url).await?;
     loop {
         let messages = shelf.read(TOGETHER).await?;
         if messages.is_empty() {

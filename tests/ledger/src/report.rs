@@ -1,5 +1,6 @@
 //! The outcome of a run: a line of a table, a line of JSON, and what was promised and did not hold.
 
+use crate::queue::Counts;
 use crate::scenario::{Scenario, Shape};
 use crate::verify::{Findings, Ids};
 use crate::world::Seen;
@@ -51,8 +52,8 @@ impl Outcome {
         if may { self.seen.faults as usize * self.window as usize } else { 0 }
     }
 
-    /// Takes in what the books say, and how many messages the queues still have.
-    pub fn found(&mut self, found: Findings, unsettled: u64) {
+    /// Takes in what the books say, and what the queues still have.
+    pub fn found(&mut self, found: Findings, counts: Counts) {
         let bound = self.bound();
         let mut broken = Vec::new();
         let mut none = |what: &str, ids: &Ids| {
@@ -75,11 +76,11 @@ impl Outcome {
             let Ids { some, .. } = &found.done_again;
             broken.push(format!("duplicated {}, at most {bound}: {}", found.duplicated, some.join(" ")));
         }
-        if unsettled > 0 || found.left > 0 {
-            broken.push(format!("not worked off: {}", unsettled.max(found.left as u64)));
+        if counts.unsettled > 0 {
+            broken.push(format!("not worked off: {}", counts.unsettled));
         }
-        if found.dead > 0 {
-            broken.push(format!("dead letters {}, though no handler fails", found.dead));
+        if counts.dead > 0 {
+            broken.push(format!("dead letters {}, though no handler fails", counts.dead));
         }
         if self.seen.faults < self.scenario.times {
             broken.push(format!("only {} of {} faults were done", self.seen.faults, self.scenario.times));

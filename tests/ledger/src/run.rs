@@ -3,12 +3,13 @@
 use crate::broker::Broker;
 use crate::clock::now_ms;
 use crate::faults::{Fault, Healed};
+use crate::ids::Id;
 use crate::plant::Plant;
-use crate::queue;
+use crate::queue::{self, Counts};
 use crate::report::Outcome;
 use crate::scenario::{Scenario, Shape};
 use crate::verify::Books;
-use crate::world::{Carrier, Exit, GROUP, Setup, Trouble, World};
+use crate::world::{Carrier, Exit, Setup, Trouble, World};
 use clap::{Args, ValueEnum};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,9 +69,9 @@ pub struct Run {
     /// Types of queues; both by default.
     #[arg(long = "type", value_enum)]
     types: Vec<QueueType>,
-    /// The name of the broker.
-    #[arg(long, default_value = "ledger")]
-    broker: String,
+    /// The name of the broker, instead of one that no other run has.
+    #[arg(long)]
+    broker: Option<String>,
     /// How many messages, instead of the scenario's number.
     #[arg(long)]
     messages: Option<u32>,
@@ -176,7 +177,7 @@ impl Run {
         let folder = folder.canonicalize()?;
         let broker = match self.by {
             By::Local => None,
-            By::Amqp => Some(Broker::start(&self.broker)?),
+            By::Amqp => Some(Broker::start(&self.broker.clone().unwrap_or_else(|| format!("ledger-{run:08x}")))?),
         };
         let window = WINDOW;
         let url = |queue: &str| match &broker {
@@ -216,7 +217,7 @@ impl Run {
         let lived = lived.and_then(|()| world.drain());
         // Also where it could not go on: the books say how far it came.
         outcome.seen = std::mem::take(&mut world.seen);
-        let verified = verify(&mut world, &queues, outcome);
+        let verified = verify(&world, &queues, outcome);
         lived.and(verified)
     }
 }
@@ -325,43 +326,50 @@ fn full_window(world: &mut World, scenario: &Scenario) -> Result<(), Trouble> {
 }
 
 /// Looks into the queues, and compares everything.
-fn verify(world: &mut World, queues: &[String], outcome: &mut Outcome) -> Result<(), Trouble> {
-    let folder = world.setup.folder.clone();
-    let (dead, left) = (folder.join("dead"), folder.join("left"));
-    let mut unsettled = 0;
-    let ids = |ids: &[crate::ids::Id]| ids.iter().map(|id| format!("{id}\n")).collect::<String>();
-    let (mut dead_ids, mut left_ids) = (String::new(), String::new());
+fn verify(world: &World, queues: &[String], outcome: &mut Outcome) -> Result<(), Trouble> {
+    let folder = &world.setup.folder;
+    let of_queue = |error: longshore::Error| Trouble(error.to_string());
+    let counts = if world.has_broker() { counts_of_broker(world)? } else { counts_of_transport(queues)? };
+    let (mut dead, mut left) = (String::new(), String::new());
+    let lines = |ids: Vec<Id>| ids.iter().map(|id| format!("{id}\n")).collect::<String>();
     for queue in queues {
-        let holds = queue::look(queue, GROUP).map_err(|error| Trouble(error.to_string()))?;
-        unsettled += holds.unsettled;
-        dead_ids += &ids(&holds.dead);
-        left_ids += &ids(&holds.left);
+        if counts.dead > 0 {
+            dead += &lines(queue::dead(queue).map_err(of_queue)?);
+        }
+        if counts.unsettled > 0 {
+            left += &lines(queue::left(queue).map_err(of_queue)?);
+        }
     }
-    fs::write(&dead, dead_ids)?;
-    fs::write(&left, left_ids)?;
-    let mut books = Books::default();
-    for producer in 0..world.producers() {
-        books.read_intents(&World::intents_file(&folder, producer))?;
-    }
-    books.read_effects(&world.effects_file())?;
-    books.read_found(&dead, &left)?;
-    if world.has_broker() {
-        unsettled = unsettled.max(unsettled_by_broker(world)?);
-    }
-    outcome.found(books.findings(), unsettled);
+    fs::write(folder.join("dead"), dead)?;
+    fs::write(folder.join("left"), left)?;
+    let books = Books::read(folder)?;
+    outcome.found(books.findings(), counts);
     Ok(())
 }
 
-/// Ready and unacked messages of this run's work queues, once the broker's counts have caught up.
-fn unsettled_by_broker(world: &World) -> Result<u64, Trouble> {
+fn counts_of_transport(queues: &[String]) -> Result<Counts, Trouble> {
+    let mut sum = Counts::default();
+    for queue in queues {
+        let counts = queue::count(queue).map_err(|error| Trouble(error.to_string()))?;
+        sum.unsettled += counts.unsettled;
+        sum.dead += counts.dead;
+    }
+    Ok(sum)
+}
+
+/// Ready and unacked messages of this run's queues, once the broker's counts have caught up.
+fn counts_of_broker(world: &World) -> Result<Counts, Trouble> {
     let began = Instant::now();
     let prefix = format!("ledger-{:08x}-", world.setup.run);
     loop {
-        let queues = world.broker()?.queues(["messages_ready", "messages_unacknowledged"])?;
-        let ours = queues.iter().filter(|(name, ..)| name.starts_with(&prefix) && !name.ends_with(".dead"));
-        let unsettled = ours.map(|(_, ready, unacked)| ready + unacked).sum();
-        if unsettled == 0 || began.elapsed() > COUNTS_LAG {
-            return Ok(unsettled);
+        let mut counts = Counts::default();
+        for (name, ready, unacked) in world.broker()?.queues(["messages_ready", "messages_unacknowledged"])? {
+            if name.starts_with(&prefix) {
+                *if name.ends_with(".dead") { &mut counts.dead } else { &mut counts.unsettled } += ready + unacked;
+            }
+        }
+        if counts == Counts::default() || began.elapsed() > COUNTS_LAG {
+            return Ok(counts);
         }
         sleep(ASK_EVERY);
     }

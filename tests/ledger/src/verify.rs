@@ -115,20 +115,20 @@ impl Books {
         self.left.insert(id);
     }
 
-    /// Reads a producer's log.
-    pub fn read_intents(&mut self, path: &Path) -> io::Result<()> {
-        each(path, |line| entry(line).map(|(word, id)| self.sent(word, id)))
-    }
-
-    /// Reads the collector's file.
-    pub fn read_effects(&mut self, path: &Path) -> io::Result<()> {
-        each(path, |line| stamped(line).map(|(_, effect)| self.done(effect)))
-    }
-
-    /// Reads files of ids, one a line.
-    pub fn read_found(&mut self, dead: &Path, left: &Path) -> io::Result<()> {
-        each(dead, |line| line.parse().map(|id| self.dead(id)))?;
-        each(left, |line| line.parse().map(|id| self.left(id)))
+    /// Reads the files of a run: the logs of its producers, the collector's file, and what was found in the queues.
+    pub fn read(folder: &Path) -> io::Result<Self> {
+        let mut books = Self::default();
+        for producer in 0..=u16::MAX {
+            let log = World::intents_file(folder, producer);
+            if !log.exists() {
+                break;
+            }
+            each(&log, |line| entry(line).map(|(word, id)| books.sent(word, id)))?;
+        }
+        each(&World::effects_file(folder), |line| stamped(line).map(|(_, effect)| books.done(effect)))?;
+        each(&folder.join("dead"), |line| line.parse().map(|id| books.dead(id)))?;
+        each(&folder.join("left"), |line| line.parse().map(|id| books.left(id)))?;
+        Ok(books)
     }
 
     /// Compares everything.
@@ -182,16 +182,7 @@ impl Books {
 
 /// Compares the files of a run that was kept, and prints what they come to; an error where that is not good.
 pub fn folder(folder: &Path) -> io::Result<()> {
-    let mut books = Books::default();
-    for producer in 0..=u16::MAX {
-        let log = World::intents_file(folder, producer);
-        if !log.exists() {
-            break;
-        }
-        books.read_intents(&log)?;
-    }
-    books.read_effects(&folder.join("effects"))?;
-    books.read_found(&folder.join("dead"), &folder.join("left"))?;
+    let books = Books::read(folder)?;
     let found = books.findings();
     println!("{}", serde_json::to_string_pretty(&found).map_err(io::Error::other)?);
     let wrong = [&found.lost, &found.unexpected, &found.gaps, &found.damaged];
@@ -375,8 +366,8 @@ mod tests {
     #[test]
     fn a_line_that_does_not_read_as_it_should_makes_the_books_worthless() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("effects");
-        std::fs::write(&path, "12 00000007-0-0-1 1 0 1 1 whole\nrubbish\n").unwrap();
-        assert!(Books::default().read_effects(&path).unwrap_err().to_string().contains("rubbish"));
+        std::fs::write(folder.path().join("effects"), "12 00000007-0-0-1 1 0 1 1 whole\nrubbish\n").unwrap();
+        let Err(error) = Books::read(folder.path()) else { panic!("rubbish was read") };
+        assert!(error.to_string().contains("rubbish"));
     }
 }

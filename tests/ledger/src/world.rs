@@ -144,7 +144,7 @@ impl World {
     pub fn new(setup: Setup, broker: Option<Broker>, interrupted: Arc<AtomicBool>) -> Result<Self, Trouble> {
         // Not in the folder: a socket's path has no room for a long one.
         let socket = std::env::temp_dir().join(format!("longshore-ledger-{:08x}.sock", setup.run));
-        let effects = setup.folder.join("effects");
+        let effects = Self::effects_file(&setup.folder);
         let arguments = text(&[&"collector", &"--listen", &socket.display(), &"--file", &effects.display()]);
         let collector = Role::start_and_hear(&setup.folder, "collector", &arguments)?;
         Ok(Self {
@@ -187,18 +187,13 @@ impl World {
     }
 
     /// The collector's file.
-    pub fn effects_file(&self) -> PathBuf {
-        self.setup.folder.join("effects")
+    pub fn effects_file(folder: &Path) -> PathBuf {
+        folder.join("effects")
     }
 
     /// The log of a producer.
     pub fn intents_file(folder: &Path, producer: u16) -> PathBuf {
         folder.join(format!("intents-{producer}"))
-    }
-
-    /// Producers so far.
-    pub fn producers(&self) -> u16 {
-        self.producers
     }
 
     /// Messages that have been done so far.
