@@ -39,6 +39,9 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// What a broker takes to hear of everything that was acked before it is killed.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// The exit code of what cannot be run as it was asked for.
+const BAD_CONFIGURATION: u8 = 78;
+
 /// Which transport a run goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum By {
@@ -107,6 +110,10 @@ pub struct Run {
 impl Run {
     /// Runs every scenario that was asked for: exit 1 when something that is promised did not hold.
     pub fn run(self) -> ExitCode {
+        if self.by == By::Amqp && !cfg!(feature = "amqp") {
+            eprintln!("error: RabbitMQ is not in this build: it comes with the feature 'amqp'; or take --by local");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // So that a broker is not left behind, frozen or full.
