@@ -13,6 +13,7 @@ use crate::failure::{BoxError, Tally};
 use crate::handler::{Life, Unit, Why};
 use crate::message::ByteBudget;
 use crate::supervisor::drain::{Cause, Event, Kind};
+use crate::supervisor::health::Hindrance;
 use crate::transport::{BoxFuture, SinkPlan, SourcePlan};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,12 +26,12 @@ use tower_service::Service;
 /// How often a restart looks whether the lanes before it are gone.
 const LANES_GONE_EVERY: Duration = Duration::from_millis(10);
 
-/// A sink of the taker's own: the destination of a bridge, a dead-letter place.
+/// A sink of the taker's own: the destination of a bridge, a dead-letter place, a retry store.
 #[derive(Clone)]
 pub(crate) struct Publishing {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) sink: Arc<dyn SinkPlan>,
-    /// Opened by the first message for it: a dead-letter place that is never used is never made.
+    /// Opened by the first message for it: a place that is never used is never made.
     pub(crate) lazily: bool,
 }
 
@@ -170,6 +171,7 @@ impl Actor for TakerActor {
             loops: Vec::new(),
             stopping_life: None,
         };
+        link.connections.awaited(Hindrance::Source);
         let mut connected = Vec::new();
         for publishing in &plan.publishing {
             let (asks, asked) = mpsc::channel(ORDERS);
@@ -254,7 +256,7 @@ impl State {
     }
 
     fn end(&mut self, myself: &ActorRef<Order>) {
-        self.link.metrics.connected.set(0.0);
+        self.link.connections.ended();
         self.loops.clear();
         myself.stop(None);
     }
@@ -274,6 +276,10 @@ async fn send_for(
     connected: tokio::sync::watch::Sender<bool>,
 ) {
     let outlet = publishing.outlet;
+    let connection = Hindrance::Sink(outlet.name().clone());
+    if !publishing.lazily {
+        link.connections.awaited(connection.clone());
+    }
     loop {
         // What an earlier start of the actor left there rings for nobody any more.
         if publishing.lazily && !outlet.has_buffered() {
@@ -292,7 +298,7 @@ async fn send_for(
             biased;
             () = told_to_close(&mut asked), if publishing.lazily => {
                 outlet.close();
-                outlet.fail_buffered("the dead-letter place could not be opened before the stop");
+                outlet.fail_buffered("it could not be opened before the stop");
                 break;
             }
             opened = publishing.sink.open() => opened,
@@ -312,10 +318,13 @@ async fn send_for(
         };
         let mut failed = None;
         publish(outlet.clone(), sink, &mut asked, |news| match news {
-            PublishNews::Connected => drop(connected.send(true)),
+            PublishNews::Connected => {
+                link.connections.made(connection.clone());
+                let _ = connected.send(true);
+            }
             PublishNews::Disconnected(error) => {
                 let _ = connected.send(publishing.lazily);
-                link.health.not_ready(error.of(outlet.name()));
+                link.connections.lost(connection.clone(), &error.of(outlet.name()));
             }
             PublishNews::Trouble(error) => tracing::warn!(worker = link.context.worker(), "{}: {error}", outlet.name()),
             PublishNews::Failed(error) => failed = Some(error),
@@ -330,10 +339,9 @@ async fn send_for(
             // Closed, or the actor is gone.
             None => break,
             Some(error) if publishing.lazily => {
-                tracing::warn!(
-                    worker = link.context.worker(),
-                    "dead-letter place failed, opened again when needed: {error}"
-                );
+                let worker = link.context.worker();
+                tracing::warn!(worker, "{} failed, opened again when needed: {error}", outlet.name());
+                link.connections.given_up(connection.clone());
                 outlet.fail_buffered(&error.to_string());
             }
             Some(error) if error.kind() == ErrorKind::GaveUp && *connected.borrow() => {
@@ -414,21 +422,14 @@ async fn take(
 /// Where the news of an intake go: what a stop waits for to the root, the rest to health, metrics and log.
 fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>) -> Report {
     let (link, failed) = (link.clone(), failed.clone());
-    let reconnect = std::sync::atomic::AtomicBool::new(false);
     Arc::new(move |news| {
         let id = link.id;
         match news {
             IntakeNews::Connected => {
-                link.metrics.connected.set(1.0);
-                if reconnect.swap(true, std::sync::atomic::Ordering::Relaxed) {
-                    link.metrics.reconnects.increment(1);
-                }
+                link.connections.made(Hindrance::Source);
                 link.ready();
             }
-            IntakeNews::Disconnected(error) => {
-                link.metrics.connected.set(0.0);
-                link.health.not_ready(error);
-            }
+            IntakeNews::Disconnected(error) => link.connections.lost(Hindrance::Source, &error),
             IntakeNews::Trouble(error) => tracing::warn!(worker = link.context.worker(), "{error}"),
             IntakeNews::Ended => link.tell(Event::SourceEnded(id)),
             IntakeNews::IntakeStopped => link.tell(Event::IntakeStopped(id)),
@@ -444,17 +445,22 @@ fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>) -> Report {
                 *failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error.to_string());
                 link.failed(&error);
             }
-            IntakeNews::DeadPlaceRefuses(text) => {
-                link.health.not_ready(format_args!("dead-letter place refuses: {text}"));
+            IntakeNews::PlaceRefuses(place, text) => {
+                let why = format_args!("{} refuses: {text}", place.word());
+                link.health.hindered(Hindrance::Place(place.word()), why);
             }
-            IntakeNews::DeadPlaceTakes => link.health.ready(),
+            IntakeNews::PlaceTakes(place) => {
+                tracing::info!(worker = link.context.worker(), "{} takes again", place.word());
+                link.health.freed(&Hindrance::Place(place.word()));
+            }
             IntakeNews::Stalled(for_) => {
                 link.metrics.stalled.set(1.0);
-                link.health.stalled(format_args!("nothing settled for {}", crate::duration::short(for_)));
+                let why = format_args!("nothing settled for {}", crate::duration::short(for_));
+                link.health.hindered(Hindrance::Stall, why);
             }
             IntakeNews::Moving => {
                 link.metrics.stalled.set(0.0);
-                link.health.ready();
+                link.health.freed(&Hindrance::Stall);
             }
             IntakeNews::Gauges { in_flight, bytes } => {
                 link.metrics.in_flight.set(in_flight as f64);

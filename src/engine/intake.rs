@@ -3,7 +3,7 @@
 //! One task owns the source and always awaits it. It asks for no more than the worker's window holds, in messages and
 //! in bytes, so that the channels to the lanes, unbounded by type, are bounded by what was asked for.
 
-use super::lane::{LaneAsk, LaneNews};
+use super::lane::{LaneAsk, LaneNews, Place};
 use super::solo::{Next, Solo};
 use crate::error::Error;
 use crate::failure::Tally;
@@ -67,8 +67,8 @@ pub(crate) enum IntakeNews {
         clean: bool,
     },
     Failed(Error),
-    DeadPlaceRefuses(String),
-    DeadPlaceTakes,
+    PlaceRefuses(Place, String),
+    PlaceTakes(Place),
     Stalled(Duration),
     Moving,
     /// Now and then: what is in flight.
@@ -199,8 +199,8 @@ struct Intake {
     granted_at_tick: u32,
     granted_bytes: u64,
     paused: bool,
-    /// Lanes whose dead letters are refused.
-    refusing: u32,
+    /// Lanes whose messages each [`Place`] refuses.
+    refusing: [u32; Place::COUNT],
     ended: bool,
     ended_told: bool,
     intake_stopped_told: bool,
@@ -254,7 +254,7 @@ pub(crate) async fn intake(
         granted_at_tick: 0,
         granted_bytes: 0,
         paused: false,
-        refusing: 0,
+        refusing: [0; Place::COUNT],
         ended: false,
         ended_told: false,
         intake_stopped_told: false,
@@ -491,17 +491,18 @@ impl Intake {
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
-            LaneNews::DeadPlaceRefuses(text) => {
-                self.refusing += 1;
+            LaneNews::PlaceRefuses(place, text) => {
+                self.refusing[place.index()] += 1;
                 self.paused = true;
-                (self.report)(IntakeNews::DeadPlaceRefuses(text));
+                (self.report)(IntakeNews::PlaceRefuses(place, text));
             }
-            LaneNews::DeadPlaceTakes => {
-                self.refusing = self.refusing.saturating_sub(1);
-                if self.refusing == 0 {
-                    self.paused = false;
-                    (self.report)(IntakeNews::DeadPlaceTakes);
+            LaneNews::PlaceTakes(place) => {
+                let refusing = &mut self.refusing[place.index()];
+                *refusing = refusing.saturating_sub(1);
+                if *refusing == 0 {
+                    (self.report)(IntakeNews::PlaceTakes(place));
                 }
+                self.paused = self.refusing != [0; Place::COUNT];
             }
             LaneNews::DeadLettered(class) => self.ledger.dead_letter(class),
         }

@@ -46,8 +46,9 @@ impl Retry {
         self
     }
 
-    /// Waits in the broker instead of in the worker, where the source can delay a redelivery. **Gives up the order of
-    /// the key** of what is retried: later messages of it overtake.
+    /// Waits in the broker instead of in the worker. **Gives up the order of the key** of what is retried: later
+    /// messages of it overtake. A worker whose broker can neither delay a redelivery nor keep messages for later does
+    /// not start.
     #[must_use]
     pub const fn durable(mut self) -> Self {
         self.durable = true;

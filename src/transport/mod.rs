@@ -28,8 +28,8 @@ pub use options::{Options, did_you_mean};
 pub use registry::Transports;
 pub use sink::{Sink, SinkAsk, SinkEvent, SinkPlan, SinkSpec};
 pub use source::{
-    Ask, Backlog, Event, OVERSIZED_HEADER, Ownership, Settlement, Source, SourceHooks, SourcePlan, SourceSpec,
-    UNDECODABLE_HEADER, Verdict,
+    ATTEMPTS_HEADER, Ask, Backlog, Event, OVERSIZED_HEADER, Ownership, RETRY_AFTER_HEADER, Settlement, Source,
+    SourceHooks, SourcePlan, SourceSpec, UNDECODABLE_HEADER, Verdict, attempts_of,
 };
 pub use store::{DeadPlace, Inspection, Shelf};
 pub use url::{Secret, Url};
@@ -54,6 +54,19 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Where dead letters of that source go by default; [`DeadPlace::None`] where there is no place.
     fn dead_letters(&self, url: &Url, group: &str) -> DeadPlace;
+
+    /// Where messages of that source wait for their next attempt outside of the worker, for a source that does not
+    /// declare `delayed_redelivery`: a sink that holds each message for the delay that its [`RETRY_AFTER_HEADER`]
+    /// says, which it may round up, and then puts it back into the queue that `url` reads, for this group alone.
+    ///
+    /// A message is confirmed once it is stored as durably as the queue stores it: its delivery is settled as
+    /// [`Verdict::Retried`] then. Where it turns out at [`SinkPlan::open`] that the server cannot do it, that fails
+    /// with the reason: the start of a worker that asked for durable retries fails by it, and any other worker waits
+    /// in place. `None` where there is no such store.
+    fn retry_store(&self, url: &Url, spec: &SinkSpec) -> Result<Option<Box<dyn SinkPlan>>, Error> {
+        let _ = (url, spec);
+        Ok(None)
+    }
 
     /// Counts what is in the store of that source for `group`. Changes nothing.
     fn inspect<'a>(&'a self, url: &'a Url, group: &'a str) -> BoxFuture<'a, Result<Inspection, Error>> {

@@ -77,6 +77,27 @@ pub trait SourcePlan: Send + Sync {
     fn open(&self, hooks: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>>;
 }
 
+/// Header of a message in a [retry store](super::Transport::retry_store): after how many milliseconds, as decimal text,
+/// it shall come again. A source takes it off.
+pub const RETRY_AFTER_HEADER: &str = "longshore-retry-after";
+
+/// Header of a message in a [retry store](super::Transport::retry_store), and of a dead letter: handler starts so far,
+/// as decimal text. A source takes it off together with [`RETRY_AFTER_HEADER`], and delivers it as
+/// [`Head::attempts`](crate::message::Head::attempts); where that header is not, it leaves it alone.
+///
+/// Anybody can forge it, so that it is read by [`attempts_of`].
+pub const ATTEMPTS_HEADER: &str = "longshore-attempts";
+
+/// The handler starts that a value of [`ATTEMPTS_HEADER`] tells of: what is no number counts as 0, what is too large as
+/// the largest. The handler is still started once before the message is a dead letter, and each start adds one, so that
+/// no forged number skips a handler or makes a message come again for ever.
+pub fn attempts_of(value: &[u8]) -> u32 {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return 0;
+    }
+    value.iter().fold(0, |number: u32, digit| number.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
+}
+
 /// How a delivery was settled. All but [`Verdict::Retry`] mean the same to a source: done with it, which holds for
 /// those that are added later too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +109,8 @@ pub enum Verdict {
     DeadLettered,
     /// Dropped on the handler's word.
     Discarded,
+    /// Stored and confirmed by the [retry store](super::Transport::retry_store), from which it comes again anew.
+    Retried,
     /// Comes again after this delay.
     Retry {
         /// The delay, from now.
@@ -104,7 +127,7 @@ impl Verdict {
             Verdict::Acked => tally.acked += 1,
             Verdict::DeadLettered => tally.dead_lettered += 1,
             Verdict::Discarded => tally.discarded += 1,
-            Verdict::Retry { .. } => tally.retried += 1,
+            Verdict::Retried | Verdict::Retry { .. } => tally.retried += 1,
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 pub struct Scripted {
     sources: Arc<Mutex<HashMap<String, Arc<SourceScript>>>>,
     sinks: Arc<Mutex<HashMap<String, Arc<SinkScript>>>>,
+    stores: Arc<Mutex<HashMap<String, Arc<SinkScript>>>>,
 }
 
 impl Scripted {
@@ -22,6 +23,11 @@ impl Scripted {
 
     pub fn at_sink(&self, name: &str) -> Arc<SinkScript> {
         self.sinks.lock().unwrap().entry(name.to_owned()).or_default().clone()
+    }
+
+    /// The retry store of a source; there is none until this was called.
+    pub fn retry_store_of(&self, source: &str) -> Arc<SinkScript> {
+        self.stores.lock().unwrap().entry(source.to_owned()).or_default().clone()
     }
 }
 
@@ -61,6 +67,11 @@ impl Transport for Scripted {
     fn dead_letters(&self, _: &Url, _: &str) -> DeadPlace {
         DeadPlace::None
     }
+
+    fn retry_store(&self, url: &Url, _: &SinkSpec) -> Result<Option<Box<dyn SinkPlan>>, Error> {
+        let store = self.stores.lock().unwrap().get(url.path()).cloned();
+        Ok(store.map(|store| Box::new(ScriptedSinkPlan(store)) as Box<dyn SinkPlan>))
+    }
 }
 
 /// What a source has, what it was told, and what it shall do.
@@ -83,6 +94,8 @@ pub struct SourceState {
     pub failing_opens: u32,
     /// An open never comes back.
     pub hanging_open: bool,
+    /// What happens at it next, as the test says.
+    pub says: VecDeque<Event>,
     /// The source fails once.
     pub fails: bool,
     /// The source fails whenever it is opened.
@@ -187,6 +200,9 @@ impl ScriptedSource {
         if self.closed {
             return None;
         }
+        if let Some(event) = state.says.pop_front() {
+            return Some(event);
+        }
         if std::mem::take(&mut state.fails) || state.always_fails {
             self.closed = true;
             put_back(&mut state);
@@ -201,7 +217,15 @@ impl ScriptedSource {
                 let Some((at, message)) = state.waiting.pop_front() else { break };
                 let at = At { epoch: self.epoch, ..at };
                 let before = slab.bytes();
-                slab.push_message(&message).at = at;
+                let mut told = message.clone();
+                let mut attempts = 0;
+                if told.headers.get(RETRY_AFTER_HEADER).is_some() {
+                    attempts = told.headers.get(ATTEMPTS_HEADER).map_or(0, attempts_of);
+                    told.headers.remove(RETRY_AFTER_HEADER);
+                    told.headers.remove(ATTEMPTS_HEADER);
+                }
+                let head = slab.push_message(&told);
+                (head.at, head.attempts) = (at, attempts);
                 bytes += (slab.bytes() - before) as u64;
                 state.flying.insert(at, message);
             }
@@ -331,6 +355,8 @@ pub struct SinkState {
     pub opens: u32,
     pub failing_opens: u32,
     pub hanging_open: bool,
+    /// What happens at it next, as the test says.
+    pub says: VecDeque<SinkEvent>,
     /// The sink fails once.
     pub fails: bool,
     pub closed: u32,
@@ -408,6 +434,9 @@ impl ScriptedSink {
             return None;
         }
         let mut state = self.script.state();
+        if let Some(event) = state.says.pop_front() {
+            return Some(event);
+        }
         if std::mem::take(&mut state.fails) {
             state.held.clear();
             self.closed = true;

@@ -73,7 +73,7 @@ where
         for job in self.jobs.ids() {
             let unstarted = matches!(
                 self.jobs.get(job).state,
-                State::Ready | State::Forming | State::Waiting { .. } | State::DeadWaiting { .. } | State::Stuck
+                State::Ready | State::Forming | State::Waiting { .. } | State::PlaceWaiting { .. } | State::Stuck
             );
             if unstarted && which(self.jobs.get(job).pick.at()) {
                 gone.push(job);

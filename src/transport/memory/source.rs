@@ -87,7 +87,7 @@ impl MemorySource {
                         delayed = true;
                         group.delay(at.position, self.epoch, Instant::now() + after, attempts)
                     }
-                    Verdict::Acked | Verdict::DeadLettered | Verdict::Discarded => {
+                    Verdict::Acked | Verdict::DeadLettered | Verdict::Discarded | Verdict::Retried => {
                         group.settle(at.position, self.epoch, part_of)
                     }
                 };
