@@ -29,7 +29,7 @@ pub struct Writer {
 }
 
 pub async fn try_open(url: &str, patience: Duration) -> Result<Writer, Error> {
-    let plan = Amqp.sink(&Url::parse(url)?, &SinkSpec::new("publisher", patience))?;
+    let plan = Amqp::default().sink(&Url::parse(url)?, &SinkSpec::new("publisher", patience))?;
     Ok(Writer {
         sink: plan.open().await?,
         room: 0,
