@@ -6,4 +6,5 @@ mod peer;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod publishing;
+mod retries;
 mod writer;
