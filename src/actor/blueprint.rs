@@ -1,5 +1,6 @@
 //! What an actor is made from, as often as the root wants it, and what it is given.
 
+use super::connections::Connections;
 use crate::error::Error;
 use crate::handler::Context;
 use crate::process::board::Board;
@@ -60,6 +61,8 @@ pub(crate) struct Link {
     pub(crate) counts: Counts,
     pub(crate) board: Arc<Board>,
     pub(crate) context: Context,
+    /// Those of this start.
+    pub(crate) connections: Arc<Connections>,
     /// Whether this start has been reported, as ready or as failed.
     started: Arc<AtomicBool>,
 }
@@ -74,12 +77,14 @@ impl Link {
         board: Arc<Board>,
         context: Context,
     ) -> Self {
-        Self { id, root, health, metrics, counts, board, context, started: Arc::default() }
+        let connections = Arc::new(Connections::new(health.clone(), metrics.clone()));
+        Self { id, root, health, metrics, counts, board, context, connections, started: Arc::default() }
     }
 
     /// The same for another start of the actor.
     pub(crate) fn again(&self) -> Self {
-        Self { started: Arc::default(), ..self.clone() }
+        let connections = Arc::new(Connections::new(self.health.clone(), self.metrics.clone()));
+        Self { connections, started: Arc::default(), ..self.clone() }
     }
 
     pub(crate) fn tell(&self, event: Event) {
@@ -90,10 +95,10 @@ impl Link {
         self.started.load(Ordering::Acquire)
     }
 
-    /// The actor is ready: connected, subscribed, opened. Later calls only bring its health back.
+    /// The actor is ready: connected, subscribed, opened. Later calls change nothing.
     pub(crate) fn ready(&self) {
-        self.health.ready();
         if !self.started.swap(true, Ordering::AcqRel) {
+            self.health.ready();
             self.tell(Event::Ready(self.id));
         }
     }
@@ -101,6 +106,8 @@ impl Link {
     /// The actor has failed: its start, if it was starting; else itself, which its `LoopFailed` says.
     pub(crate) fn failed(&self, error: &Error) {
         self.health.failed(error);
+        self.connections.ended();
+        self.metrics.stalled.set(0.0);
         if !self.started.swap(true, Ordering::AcqRel) {
             self.root.start_failed(self.id, error);
         } else {

@@ -5,6 +5,7 @@
 //! root orders, and fails when it fails.
 
 mod blueprint;
+mod connections;
 mod producer;
 mod resource;
 mod service;

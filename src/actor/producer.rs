@@ -5,6 +5,7 @@ use super::tasks::Guarded;
 use crate::engine::outlet::Outlet;
 use crate::engine::publish::{PublishAsk, PublishNews, publish};
 use crate::supervisor::drain::Kind;
+use crate::supervisor::health::Hindrance;
 use crate::transport::{BoxFuture, SinkPlan};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use std::sync::Arc;
@@ -56,6 +57,11 @@ async fn no_longer_wanted(asks: &mut mpsc::Receiver<PublishAsk>, outlet: &Outlet
     }
 }
 
+/// Its connection, as health and metrics tell it apart.
+fn sink_of(name: &Arc<str>) -> Hindrance {
+    Hindrance::Sink(name.clone())
+}
+
 struct ProducerActor;
 
 pub(super) struct State {
@@ -96,18 +102,14 @@ impl Actor for ProducerActor {
                 }
             };
             let mut end = Order::LoopEnded;
+            let name = outlet.name().clone();
+            link.connections.awaited(sink_of(&name));
             publish(outlet, opened, &mut asked, |news| match news {
                 PublishNews::Connected => {
-                    link.metrics.connected.set(1.0);
-                    if link.is_started() {
-                        link.metrics.reconnects.increment(1);
-                    }
+                    link.connections.made(sink_of(&name));
                     link.ready();
                 }
-                PublishNews::Disconnected(error) => {
-                    link.metrics.connected.set(0.0);
-                    link.health.not_ready(&error);
-                }
+                PublishNews::Disconnected(error) => link.connections.lost(sink_of(&name), &error),
                 PublishNews::Trouble(error) => tracing::warn!(producer = link.context.worker(), "{error}"),
                 PublishNews::Failed(error) => {
                     link.failed(&error);

@@ -13,9 +13,10 @@ use crate::failure::{BoxError, Tally};
 use crate::handler::{Life, Unit, Why};
 use crate::message::ByteBudget;
 use crate::supervisor::drain::{Cause, Event, Kind};
+use crate::supervisor::health::Hindrance;
 use crate::transport::{BoxFuture, SinkPlan, SourcePlan};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -25,12 +26,19 @@ use tower_service::Service;
 /// How often a restart looks whether the lanes before it are gone.
 const LANES_GONE_EVERY: Duration = Duration::from_millis(10);
 
-/// A sink of the taker's own: the destination of a bridge, a dead-letter place.
+/// An actor whose sink has failed closes its source within this, before it falls: what it holds goes back in order, and
+/// a source that counts unclean ends has none to count.
+const CLOSE_BEFORE_THE_FALL: Duration = Duration::from_secs(5);
+
+/// A source that was told to close by a moment is given this much more to say so.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// A sink of the taker's own: the destination of a bridge, a dead-letter place, a retry store.
 #[derive(Clone)]
 pub(crate) struct Publishing {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) sink: Arc<dyn SinkPlan>,
-    /// Opened by the first message for it: a dead-letter place that is never used is never made.
+    /// Opened by the first message for it: a place that is never used is never made.
     pub(crate) lazily: bool,
 }
 
@@ -145,6 +153,10 @@ struct State {
     /// Loops that have not ended: the intake first, then those that send for it.
     running: usize,
     stop_by: Option<Instant>,
+    /// Whether there is an open source, and an intake that can close it.
+    opened: Arc<AtomicBool>,
+    /// What failed beside the source, which is being closed.
+    falling: Option<String>,
     loops: Vec<Guarded>,
     stopping_life: Option<Guarded>,
 }
@@ -167,9 +179,12 @@ impl Actor for TakerActor {
             publishers: Vec::new(),
             running: 1 + plan.publishing.len(),
             stop_by: None,
+            opened: Arc::default(),
+            falling: None,
             loops: Vec::new(),
             stopping_life: None,
         };
+        link.connections.awaited(Hindrance::Source);
         let mut connected = Vec::new();
         for publishing in &plan.publishing {
             let (asks, asked) = mpsc::channel(ORDERS);
@@ -184,8 +199,9 @@ impl Actor for TakerActor {
         }
         let ended = myself.clone();
         let panicking = link.clone();
+        let opened = state.opened.clone();
         let work = async move {
-            let end = match take(plan, link, asked, connected).await {
+            let end = match take(plan, link, asked, connected, opened).await {
                 Ok(()) => Order::LoopEnded,
                 Err(text) => Order::LoopFailed(text),
             };
@@ -223,11 +239,24 @@ impl Actor for TakerActor {
             }
             Order::LoopEnded => {
                 state.running = state.running.saturating_sub(1);
+                if state.asks.is_closed()
+                    && let Some(text) = state.falling.take()
+                {
+                    return Err(text.into());
+                }
                 if state.running == 0 && state.stop_by.is_some() {
                     state.end(&myself);
                 }
             }
-            Order::LoopFailed(text) => return Err(text.into()),
+            Order::LoopFailed(text) => {
+                if let Some(first) = state.falling.take() {
+                    return Err(first.into());
+                }
+                if !state.close_before_the_fall(&myself) {
+                    return Err(text.into());
+                }
+                state.falling = Some(text);
+            }
         }
         Ok(())
     }
@@ -247,6 +276,18 @@ impl State {
         }));
     }
 
+    /// Has the source closed, when there is one and it is not its own loop that failed. The end of that loop, or the
+    /// time that it has, is what the actor falls at.
+    fn close_before_the_fall(&self, myself: &ActorRef<Order>) -> bool {
+        let by = Instant::now() + CLOSE_BEFORE_THE_FALL;
+        let closes = self.opened.load(Ordering::Acquire) && self.asks.try_send(IntakeAsk::Close { by }).is_ok();
+        if closes {
+            let late = CLOSE_BEFORE_THE_FALL + CLOSE_GRACE;
+            drop(myself.send_after(late, || Order::LoopFailed("the source was not closed in time".to_owned())));
+        }
+        closes
+    }
+
     fn close_publishers(&mut self, by: Instant) {
         for publisher in &self.publishers {
             let _ = publisher.try_send(PublishAsk::Close { by });
@@ -254,7 +295,7 @@ impl State {
     }
 
     fn end(&mut self, myself: &ActorRef<Order>) {
-        self.link.metrics.connected.set(0.0);
+        self.link.connections.ended();
         self.loops.clear();
         myself.stop(None);
     }
@@ -274,6 +315,10 @@ async fn send_for(
     connected: tokio::sync::watch::Sender<bool>,
 ) {
     let outlet = publishing.outlet;
+    let connection = Hindrance::Sink(outlet.name().clone());
+    if !publishing.lazily {
+        link.connections.awaited(connection.clone());
+    }
     loop {
         // What an earlier start of the actor left there rings for nobody any more.
         if publishing.lazily && !outlet.has_buffered() {
@@ -292,7 +337,7 @@ async fn send_for(
             biased;
             () = told_to_close(&mut asked), if publishing.lazily => {
                 outlet.close();
-                outlet.fail_buffered("the dead-letter place could not be opened before the stop");
+                outlet.fail_buffered("it could not be opened before the stop");
                 break;
             }
             opened = publishing.sink.open() => opened,
@@ -312,10 +357,13 @@ async fn send_for(
         };
         let mut failed = None;
         publish(outlet.clone(), sink, &mut asked, |news| match news {
-            PublishNews::Connected => drop(connected.send(true)),
+            PublishNews::Connected => {
+                link.connections.made(connection.clone());
+                let _ = connected.send(true);
+            }
             PublishNews::Disconnected(error) => {
                 let _ = connected.send(publishing.lazily);
-                link.health.not_ready(error.of(outlet.name()));
+                link.connections.lost(connection.clone(), &error.of(outlet.name()));
             }
             PublishNews::Trouble(error) => tracing::warn!(worker = link.context.worker(), "{}: {error}", outlet.name()),
             PublishNews::Failed(error) => failed = Some(error),
@@ -330,10 +378,9 @@ async fn send_for(
             // Closed, or the actor is gone.
             None => break,
             Some(error) if publishing.lazily => {
-                tracing::warn!(
-                    worker = link.context.worker(),
-                    "dead-letter place failed, opened again when needed: {error}"
-                );
+                let worker = link.context.worker();
+                tracing::warn!(worker, "{} failed, opened again when needed: {error}", outlet.name());
+                link.connections.given_up(connection.clone());
                 outlet.fail_buffered(&error.to_string());
             }
             Some(error) if error.kind() == ErrorKind::GaveUp && *connected.borrow() => {
@@ -361,6 +408,7 @@ async fn take(
     link: Link,
     asked: mpsc::Receiver<IntakeAsk>,
     connected: Vec<tokio::sync::watch::Receiver<bool>>,
+    opened: Arc<AtomicBool>,
 ) -> Result<(), String> {
     for mut wait in connected {
         // Sinks first: what is taken must have somewhere to go. Its end without a connection is the actor's failure.
@@ -393,6 +441,7 @@ async fn take(
         Ok(source) => source,
         Err(error) => return Err(fail(&error)),
     };
+    opened.store(true, Ordering::Release);
     let config = IntakeConfig {
         worker: plan.name.clone(),
         window: plan.window,
@@ -414,21 +463,14 @@ async fn take(
 /// Where the news of an intake go: what a stop waits for to the root, the rest to health, metrics and log.
 fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>) -> Report {
     let (link, failed) = (link.clone(), failed.clone());
-    let reconnect = std::sync::atomic::AtomicBool::new(false);
     Arc::new(move |news| {
         let id = link.id;
         match news {
             IntakeNews::Connected => {
-                link.metrics.connected.set(1.0);
-                if reconnect.swap(true, std::sync::atomic::Ordering::Relaxed) {
-                    link.metrics.reconnects.increment(1);
-                }
+                link.connections.made(Hindrance::Source);
                 link.ready();
             }
-            IntakeNews::Disconnected(error) => {
-                link.metrics.connected.set(0.0);
-                link.health.not_ready(error);
-            }
+            IntakeNews::Disconnected(error) => link.connections.lost(Hindrance::Source, &error),
             IntakeNews::Trouble(error) => tracing::warn!(worker = link.context.worker(), "{error}"),
             IntakeNews::Ended => link.tell(Event::SourceEnded(id)),
             IntakeNews::IntakeStopped => link.tell(Event::IntakeStopped(id)),
@@ -444,17 +486,22 @@ fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>) -> Report {
                 *failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(error.to_string());
                 link.failed(&error);
             }
-            IntakeNews::DeadPlaceRefuses(text) => {
-                link.health.not_ready(format_args!("dead-letter place refuses: {text}"));
+            IntakeNews::PlaceRefuses(place, text) => {
+                let why = format_args!("{} refuses: {text}", place.word());
+                link.health.hindered(Hindrance::Place(place.word()), why);
             }
-            IntakeNews::DeadPlaceTakes => link.health.ready(),
+            IntakeNews::PlaceTakes(place) => {
+                tracing::info!(worker = link.context.worker(), "{} takes again", place.word());
+                link.health.freed(&Hindrance::Place(place.word()));
+            }
             IntakeNews::Stalled(for_) => {
                 link.metrics.stalled.set(1.0);
-                link.health.stalled(format_args!("nothing settled for {}", crate::duration::short(for_)));
+                let why = format_args!("nothing settled for {}", crate::duration::short(for_));
+                link.health.hindered(Hindrance::Stall, why);
             }
             IntakeNews::Moving => {
                 link.metrics.stalled.set(0.0);
-                link.health.ready();
+                link.health.freed(&Hindrance::Stall);
             }
             IntakeNews::Gauges { in_flight, bytes } => {
                 link.metrics.in_flight.set(in_flight as f64);

@@ -1,7 +1,7 @@
 //! Real HTTP over real sockets.
 
 use super::*;
-use crate::supervisor::health::Stage;
+use crate::supervisor::health::{Hindrance, Stage};
 use crate::telemetry;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -111,7 +111,7 @@ async fn readyz_tells_starting_ready_not_ready_and_shutting_down() {
     let answer = ask(addr, "GET", "/readyz", "").await;
     assert_eq!(answer.body, r#"{"status":"ready","accepting_traffic":true,"reasons":[]}"#);
     assert_eq!(answer.code, 200);
-    ship.not_ready("connection refused");
+    ship.hindered(Hindrance::Source, "connection refused");
     let answer = ask(addr, "GET", "/readyz", "").await;
     let reasons = json!(["consumer 'ship' is not ready: connection refused"]);
     assert_eq!((answer.code, &answer.json()["status"]), (503, &json!("not_ready")));
@@ -127,7 +127,7 @@ async fn health_and_livez_stay_200_without_a_broker_and_while_stopping() {
     let app = app(None).await;
     let addr = app.handle.addr();
     app.health.set_stage(Stage::Running);
-    app.health.actor("ship", "consumer").not_ready("connection refused");
+    app.health.actor("ship", "consumer").hindered(Hindrance::Source, "connection refused");
     for stage in [Stage::Running, Stage::Stopping] {
         app.health.set_stage(stage);
         let answer = ask(addr, "GET", "/livez", "").await;

@@ -4,16 +4,16 @@ use super::plan::{Planning, Problem};
 use super::producer::own_outlet;
 use crate::actor::{LanesOf, Publishing, TakerPlan};
 use crate::delivery::Delivery;
-use crate::engine::lane::{BatchBounds, DeadLetters, LaneConfig};
+use crate::engine::lane::{BatchBounds, LaneConfig, Places};
 use crate::engine::order::Order;
 use crate::engine::rate::RateLimit;
-use crate::engine::retry::Retry;
+use crate::engine::retry::{IN_PLACE_WITHOUT_ORDER, Retry};
 use crate::handler::{
     BatchWorker, Bind, Context, Deliveries, Handler, HandlerBind, Layered, Make, Missing, Registry, Unit, Wiring,
     Worker,
 };
 use crate::supervisor::drain::Kind;
-use crate::transport::{Capabilities, DeadPlace, SinkSpec, SourceSpec};
+use crate::transport::{Capabilities, DeadPlace, SinkSpec, SourceSpec, Url};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,8 @@ impl Taking {
             self.timeout = timeout;
         }
         if let Some(retry) = over.retry {
-            self.retry = retry;
+            // Where retries wait is no matter of figures: it stays what the code says.
+            self.retry = if self.retry.is_durable() { retry.durable() } else { retry };
         }
     }
 
@@ -135,7 +136,7 @@ impl Taking {
         }
         let mut publishing: Vec<Publishing> = destination.into_iter().collect();
         let group = source.as_ref().and_then(|source| source.group()).unwrap_or(&planning.app).to_owned();
-        let mut dead = DeadLetters { outlet: None, source: url.to_string().into() };
+        let mut places = Places { source: url.to_string().into(), ..Places::default() };
         let place = match &self.dead_letter {
             Some(place) => planning.url_of(&self.name, "dead_letter", place).map_or(DeadPlace::None, DeadPlace::At),
             None => match planning.transports.of(&url) {
@@ -149,12 +150,17 @@ impl Taking {
             let spec = SinkSpec { worker: self.name.clone(), patience: planning.patience };
             if let Some(sink) = planning.sink(&self.name, &place, &spec) {
                 publishing.push(Publishing { outlet: outlet.clone(), sink, lazily: true });
-                dead.outlet = Some(outlet);
+                places.dead_letters = Some(outlet);
             }
         }
         let source = source?;
-        let (lanes_of, life) = lanes_of?;
         let capabilities = source.capabilities();
+        if let Some(store) = self.retry_store(&url, &capabilities, planning) {
+            places.retry_store = Some(store.outlet.clone());
+            publishing.push(store);
+        }
+        self.fits_in(source.holds_for(), &url, &capabilities, planning);
+        let (lanes_of, life) = lanes_of?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
         let lanes = self.instances.or(self.lanes).unwrap_or(cores).clamp(1, concurrency);
         let window = self.window(concurrency, batch, &capabilities);
@@ -175,7 +181,7 @@ impl Taking {
                 retry: self.retry,
                 rate: self.rate.map(|rate| Arc::new(RateLimit::new(rate, Instant::now()))),
                 batch: batch.then_some(self.batch),
-                dead,
+                places,
                 delayed_redelivery: capabilities.delayed_redelivery,
             },
             concurrency,
@@ -185,6 +191,51 @@ impl Taking {
             limit: self.limit,
             until_idle: self.until_idle,
         })
+    }
+
+    /// Where retries wait outside of the worker, for a source that cannot delay them by itself. Tells what is wrong
+    /// when they shall wait there and cannot.
+    fn retry_store(&self, url: &Url, capabilities: &Capabilities, planning: &mut Planning<'_>) -> Option<Publishing> {
+        if capabilities.delayed_redelivery || self.retry.max_attempts() == 1 {
+            return None;
+        }
+        let spec = SinkSpec { worker: self.name.clone(), patience: planning.patience };
+        let Some(sink) = planning.retry_store(&self.name, url, &spec)? else {
+            if self.retry.is_durable() {
+                let what = format!(
+                    "asks for durable retries, and nothing outside of the worker can delay messages of its source \
+                     {url}: without durable() they wait in the worker"
+                );
+                planning.wrong(Problem::new(&self.name, what));
+            }
+            return None;
+        };
+        let outlet = own_outlet(format!("{} retry store of {url}", self.name).into());
+        // Who asked for it shall hear at the start that the server cannot.
+        Some(Publishing { outlet, sink, lazily: !self.retry.is_durable() })
+    }
+
+    /// Tells when the broker would take a message away before its last attempt could end.
+    fn fits_in(&self, limit: Option<Duration>, url: &Url, capabilities: &Capabilities, planning: &mut Planning<'_>) {
+        let Some(limit) = limit else { return };
+        let unordered = self.order == Order::None && capabilities.delayed_redelivery;
+        let leaves = |delay| self.retry.is_durable() || (unordered && delay > IN_PLACE_WITHOUT_ORDER);
+        let held = self.retry.held_at_most(self.timeout, leaves);
+        if held < limit {
+            return;
+        }
+        let short = crate::duration::short;
+        let what = format!(
+            "may hold a message for {}: {} attempts with a handler timeout of {}, and delays of up to {} between them; \
+             {url} takes it away after {}. Shorten the handler timeout or the retries, let retries wait in the broker \
+             by durable(), or have the broker allow more",
+            short(held),
+            self.retry.max_attempts(),
+            short(self.timeout),
+            short(self.retry.max_delay()),
+            short(limit),
+        );
+        planning.wrong(Problem::new(&self.name, what));
     }
 
     /// Messages that may be delivered and unsettled.

@@ -67,6 +67,18 @@ impl<'a> Planning<'a> {
         self.checked(worker, &format!("sink {url}"), plan).map(Arc::from)
     }
 
+    /// Where retries of a source wait; `Some(None)` where its transport has no such store.
+    #[expect(clippy::option_option, reason = "something is wrong, which is told; or there is none; or this one")]
+    pub(super) fn retry_store(
+        &mut self,
+        worker: &str,
+        url: &Url,
+        spec: &SinkSpec,
+    ) -> Option<Option<Arc<dyn SinkPlan>>> {
+        let plan = self.transports.of(url).and_then(|transport| transport.retry_store(url, spec));
+        Some(self.checked(worker, &format!("retry store of {url}"), plan)?.map(Arc::from))
+    }
+
     fn checked<T>(&mut self, worker: &str, field: &str, found: Result<T, Error>) -> Option<T> {
         match found {
             Ok(found) => Some(found),

@@ -79,7 +79,7 @@ impl<T: Send + Sync + 'static, Tag: 'static> AnyProducer for Producer<T, Tag> {
     }
 }
 
-/// An outlet of its own with a sink behind it: the destination of a bridge, a dead-letter place.
+/// An outlet of its own with a sink behind it: the destination of a bridge, a dead-letter place, a retry store.
 pub(super) fn own_outlet(name: Arc<str>) -> Arc<Outlet> {
     Arc::new(Outlet::new(name))
 }

@@ -3,7 +3,7 @@
 //! One task owns the source and always awaits it. It asks for no more than the worker's window holds, in messages and
 //! in bytes, so that the channels to the lanes, unbounded by type, are bounded by what was asked for.
 
-use super::lane::{LaneAsk, LaneNews};
+use super::lane::{LaneAsk, LaneNews, Place};
 use super::solo::{Next, Solo};
 use crate::error::Error;
 use crate::failure::Tally;
@@ -67,8 +67,8 @@ pub(crate) enum IntakeNews {
         clean: bool,
     },
     Failed(Error),
-    DeadPlaceRefuses(String),
-    DeadPlaceTakes,
+    PlaceRefuses(Place, String),
+    PlaceTakes(Place),
     Stalled(Duration),
     Moving,
     /// Now and then: what is in flight.
@@ -199,8 +199,8 @@ struct Intake {
     granted_at_tick: u32,
     granted_bytes: u64,
     paused: bool,
-    /// Lanes whose dead letters are refused.
-    refusing: u32,
+    /// Lanes whose messages each [`Place`] refuses.
+    refusing: [u32; Place::COUNT],
     ended: bool,
     ended_told: bool,
     intake_stopped_told: bool,
@@ -213,6 +213,8 @@ struct Intake {
     settled_at: Instant,
     stalled: bool,
     releasing: Vec<(u64, Ownership, usize, bool)>,
+    /// What the source asked back, and how many lanes have not answered.
+    recalling: Vec<(u64, Ownership, usize)>,
     next_token: u64,
     waiting: u64,
     /// It takes nothing more, and what waits in its source is of no interest: a limit is reached, a message has no
@@ -254,7 +256,7 @@ pub(crate) async fn intake(
         granted_at_tick: 0,
         granted_bytes: 0,
         paused: false,
-        refusing: 0,
+        refusing: [0; Place::COUNT],
         ended: false,
         ended_told: false,
         intake_stopped_told: false,
@@ -269,6 +271,7 @@ pub(crate) async fn intake(
         settled_at: now,
         stalled: false,
         releasing: Vec::new(),
+        recalling: Vec::new(),
         next_token: 0,
         waiting: 0,
         sated: false,
@@ -478,6 +481,7 @@ impl Intake {
             LaneNews::Settled(settlements) => self.settle(settlements),
             LaneNews::Dropped(these) => self.give_back(these),
             LaneNews::Released { token } => self.released(token),
+            LaneNews::Recalled { token } => self.recalled(token),
             // Only the first is told: it is the one to look at.
             LaneNews::NoDeadPlace(_) if self.stuck => {}
             LaneNews::NoDeadPlace(text) => {
@@ -491,17 +495,18 @@ impl Intake {
                 let error = Error::new(crate::ErrorKind::BadInput, text);
                 (self.report)(IntakeNews::Failed(error));
             }
-            LaneNews::DeadPlaceRefuses(text) => {
-                self.refusing += 1;
+            LaneNews::PlaceRefuses(place, text) => {
+                self.refusing[place.index()] += 1;
                 self.paused = true;
-                (self.report)(IntakeNews::DeadPlaceRefuses(text));
+                (self.report)(IntakeNews::PlaceRefuses(place, text));
             }
-            LaneNews::DeadPlaceTakes => {
-                self.refusing = self.refusing.saturating_sub(1);
-                if self.refusing == 0 {
-                    self.paused = false;
-                    (self.report)(IntakeNews::DeadPlaceTakes);
+            LaneNews::PlaceTakes(place) => {
+                let refusing = &mut self.refusing[place.index()];
+                *refusing = refusing.saturating_sub(1);
+                if *refusing == 0 {
+                    (self.report)(IntakeNews::PlaceTakes(place));
                 }
+                self.paused = self.refusing != [0; Place::COUNT];
             }
             LaneNews::DeadLettered(class) => self.ledger.dead_letter(class),
         }
@@ -582,6 +587,13 @@ impl Intake {
             Event::Assigned(_) => {}
             Event::Revoking { ownership, .. } => self.let_go(ownership, false),
             Event::Lost(ownership) => self.let_go(ownership, true),
+            Event::Recall(ownership) => self.recall(ownership),
+            Event::Ageing { at, age, limit } => {
+                use crate::duration::short;
+                tracing::warn!(worker = %self.config.worker, position = at.position, partition = at.partition,
+                    epoch = at.epoch, age = %short(age), limit = %short(limit),
+                    "a message is still being handled: its broker takes it away at the limit, and it is handled twice");
+            }
             Event::Connected => {
                 self.connected = true;
                 self.quiet_since = Instant::now();
@@ -724,6 +736,29 @@ impl Intake {
             let (_, ownership, _, lost) = self.releasing.swap_remove(at);
             if !lost {
                 self.source.tell(Ask::Released(ownership));
+            }
+        }
+    }
+
+    fn recall(&mut self, ownership: Ownership) {
+        if !self.config.takes_back {
+            // It could not take them.
+            return self.source.tell(Ask::Recalled(ownership));
+        }
+        self.give_back_suspects(Some(&ownership));
+        let token = self.next_token;
+        self.next_token += 1;
+        self.recalling.push((token, ownership.clone(), self.lanes.asks.len()));
+        self.lanes.tell(|| LaneAsk::Recall { token, ownership: ownership.clone() });
+    }
+
+    fn recalled(&mut self, token: u64) {
+        let Some(at) = self.recalling.iter().position(|(each, ..)| *each == token) else { return };
+        self.recalling[at].2 -= 1;
+        if self.recalling[at].2 == 0 {
+            let (_, ownership, _) = self.recalling.swap_remove(at);
+            if !matches!(self.mode, Mode::Closed { .. }) {
+                self.source.tell(Ask::Recalled(ownership));
             }
         }
     }

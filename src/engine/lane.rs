@@ -5,9 +5,9 @@
 //! has to wait becomes a *job*: for its key, for its handler, for its confirms, for its next attempt.
 
 mod batching;
-mod dead;
 mod jobs;
 mod letting_go;
+mod places;
 mod slots;
 
 use super::attempt::{Attempt, Sends};
@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use tower_service::Service;
 
 pub(crate) use batching::BatchBounds;
-pub(crate) use dead::DeadLetters;
+pub(crate) use places::{Place, Places};
 
 /// A turn ends after so many starts and polls, so that timers and other tasks get their time.
 const TURN_MESSAGES: u32 = 64;
@@ -60,7 +60,7 @@ pub(crate) struct LaneConfig {
     pub(crate) retry: Retry,
     pub(crate) rate: Option<Arc<RateLimit>>,
     pub(crate) batch: Option<BatchBounds>,
-    pub(crate) dead: DeadLetters,
+    pub(crate) places: Places,
     /// The source can take a message back for later.
     pub(crate) delayed_redelivery: bool,
 }
@@ -78,6 +78,8 @@ pub(crate) enum LaneAsk {
     Cancel,
     /// Start nothing of this ownership; say `Released` under this number when nothing of it is left.
     Release { token: u64, ownership: Ownership, lost: bool },
+    /// Give back what of this ownership no handler has started; say `Recalled` under this number when that is told.
+    Recall { token: u64, ownership: Ownership },
 }
 
 /// What a lane tells the intake.
@@ -89,11 +91,14 @@ pub(crate) enum LaneNews {
     Released {
         token: u64,
     },
+    Recalled {
+        token: u64,
+    },
     /// Bad input and no place for it: the worker cannot go on.
     NoDeadPlace(String),
-    /// The dead-letter place does not take a message; it is tried again.
-    DeadPlaceRefuses(String),
-    DeadPlaceTakes,
+    /// The place does not take a message; it is tried again.
+    PlaceRefuses(Place, String),
+    PlaceTakes(Place),
     DeadLettered(&'static str),
 }
 
@@ -145,9 +150,8 @@ where
     service_blocked: bool,
     mode: Mode,
     releasing: Vec<Releasing>,
-    dead_refuses: bool,
-    /// Jobs that are on their way to the dead letters.
-    dead_letters: u32,
+    /// What is on its way to each [`Place`].
+    traffic: [places::Traffic; Place::COUNT],
 
     out: Vec<Settlement>,
     dropped: Vec<At>,
@@ -223,8 +227,7 @@ where
             service_blocked: false,
             mode: Mode::Running,
             releasing: Vec::new(),
-            dead_refuses: false,
-            dead_letters: 0,
+            traffic: Default::default(),
             out: Vec::new(),
             dropped: Vec::new(),
             now,
@@ -294,6 +297,7 @@ where
             LaneAsk::WorkOff => {}
             LaneAsk::Cancel => self.cancel(),
             LaneAsk::Release { token, ownership, lost } => self.release(token, ownership, lost),
+            LaneAsk::Recall { token, ownership } => self.recall(token, &ownership),
         }
     }
 
@@ -436,7 +440,8 @@ where
             self.failed(pick.clone(), job, failure);
             return Duration::ZERO;
         }
-        pick.attempts += 1;
+        // A count from outside may be any number.
+        pick.attempts = pick.attempts.saturating_add(1);
         let attempt = self.attempt();
         let delivery = Delivery {
             slab: pick.slab.clone(),
@@ -592,8 +597,8 @@ where
                 let mut failed = Vec::new();
                 for job in members {
                     match self.jobs.get(job).state {
-                        State::Confirming { then: Verdict::DeadLettered, .. } => {
-                            self.dead_letter_refused(job, &failure)
+                        State::Confirming { then: Verdict::DeadLettered | Verdict::Retried, .. } => {
+                            self.place_refused(job, &failure)
                         }
                         State::Confirming { .. } => failed.push(job),
                         _ => {}
@@ -612,9 +617,7 @@ where
 
     /// Everything that a message caused is confirmed.
     fn sent(&mut self, job: u32, then: Verdict) {
-        if then == Verdict::DeadLettered {
-            self.dead_lettered(job);
-        }
+        self.parted(job);
         let at = self.jobs.get(job).pick.at();
         self.settle(at, Some(job), then);
     }
@@ -650,6 +653,9 @@ where
             return;
         }
         let job = job.unwrap_or_else(|| self.adopt(pick));
+        if may_overtake && self.config.places.retry_store.is_some() {
+            return self.part(job, Place::RetryStore { after: delay }, failure);
+        }
         if matches!(self.mode, Mode::Draining | Mode::Cancelled) {
             // In back-off during a stop: goes back at once.
             return self.give_back(job);
@@ -683,14 +689,10 @@ where
     /// Forgets a job and lets its number go to the next one.
     fn remove(&mut self, job: u32) {
         let gone = self.jobs.remove(job);
-        if gone.dead.is_some() {
-            self.dead_letters -= 1;
-            if self.dead_letters == 0 && std::mem::take(&mut self.dead_refuses) {
-                // None is left that the place could refuse.
-                let _ = self.news.send(LaneNews::DeadPlaceTakes);
-            }
+        if let Some(parting) = &gone.parting {
+            self.left(parting);
         }
-        if let State::Waiting { until } | State::DeadWaiting { until } = gone.state {
+        if let State::Waiting { until } | State::PlaceWaiting { until } = gone.state {
             self.timers.remove(&(until, job));
         }
         if let Some(next) = self.numbers.free(gone.number, &mut self.jobs) {
@@ -720,7 +722,7 @@ where
                     self.jobs.set_state(job, State::Ready);
                     self.ready.push_back(job);
                 }
-                State::DeadWaiting { .. } => self.send_dead_letter(job),
+                State::PlaceWaiting { .. } => self.send_to_place(job),
                 _ => {}
             }
         }

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -22,6 +23,20 @@ pub enum Stage {
     Running,
     /// A stop was asked for.
     Stopping,
+}
+
+/// What keeps an actor that is alive from its work. Each is said and taken back on its own: one that is over says
+/// nothing of the others.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hindrance {
+    /// The connection of its source is gone.
+    Source,
+    /// The connection of that sink is gone.
+    Sink(Arc<str>),
+    /// A place that its messages go to refuses them: which kind of place.
+    Place(&'static str),
+    /// Messages are in flight and none has been settled for too long.
+    Stall,
 }
 
 /// What an actor last said of itself.
@@ -68,16 +83,6 @@ impl State {
     fn hinders(&self) -> bool {
         !matches!(self, Self::Ready | Self::Stopped)
     }
-
-    fn kept(self) -> Self {
-        match self {
-            Self::NotReady(why) => Self::NotReady(kept(&why)),
-            Self::Stalled(why) => Self::Stalled(kept(&why)),
-            Self::Restarting(why) => Self::Restarting(kept(&why)),
-            Self::Failed(why) => Self::Failed(kept(&why)),
-            plain => plain,
-        }
-    }
 }
 
 /// `not ready: connection refused`
@@ -103,7 +108,7 @@ pub struct Readiness {
     pub status: &'static str,
     /// True only while ready.
     pub accepting_traffic: bool,
-    /// What hinders, one line for each actor, in start order.
+    /// What hinders, a line for each hindrance of each actor, in start order.
     pub reasons: Vec<String>,
 }
 
@@ -128,7 +133,9 @@ struct Board {
 struct Line {
     name: String,
     kind: &'static str,
-    state: State,
+    /// Where it is in its life; never [`State::NotReady`] or [`State::Stalled`], which follow from what hinders it.
+    life: State,
+    hindrances: BTreeMap<Hindrance, String>,
     since: jiff::Timestamp,
     restarts: u64,
     /// What the user's own code says against being ready; independent of the state, which the runtime writes.
@@ -136,13 +143,41 @@ struct Line {
 }
 
 impl Line {
-    fn hindrance(&self) -> Option<String> {
-        let Self { name, kind, state, own_word, .. } = self;
-        if state.hinders() {
-            return Some(format!("{kind} '{name}' is {state}"));
+    /// Whether what hinders it matters: one that has not started again, or never will, cannot work anyway.
+    fn may_be_hindered(&self) -> bool {
+        matches!(self.life, State::Starting | State::Ready) && !self.hindrances.is_empty()
+    }
+
+    fn state(&self) -> State {
+        if !self.may_be_hindered() {
+            return self.life.clone();
         }
-        let why = own_word.as_ref().filter(|_| *state != State::Stopped)?;
-        Some(format!("{kind} '{name}' reports itself not ready: {why}"))
+        let why = self.hindrances.values().map(String::as_str).collect::<Vec<_>>().join("; ");
+        if self.hindrances.keys().all(|each| *each == Hindrance::Stall) {
+            State::Stalled(why)
+        } else {
+            State::NotReady(why)
+        }
+    }
+
+    /// Why the app is not ready, as far as it is this actor's matter.
+    fn reasons(&self) -> Vec<String> {
+        let Self { name, kind, life, .. } = self;
+        let mut reasons = Vec::new();
+        if self.may_be_hindered() {
+            for (hindrance, why) in &self.hindrances {
+                let word = if *hindrance == Hindrance::Stall { "stalled" } else { "not ready" };
+                reasons.push(format!("{kind} '{name}' is {word}: {why}"));
+            }
+        } else if life.hinders() {
+            reasons.push(format!("{kind} '{name}' is {life}"));
+        }
+        if *life != State::Stopped
+            && let Some(why) = &self.own_word
+        {
+            reasons.push(format!("{kind} '{name}' reports itself not ready: {why}"));
+        }
+        reasons
     }
 }
 
@@ -172,7 +207,8 @@ impl Health {
         let index = found.unwrap_or_else(|| {
             let name = name.to_owned();
             let since = jiff::Timestamp::now();
-            board.actors.push(Line { name, kind, state: State::Starting, since, restarts: 0, own_word: None });
+            let (life, hindrances) = (State::Starting, BTreeMap::new());
+            board.actors.push(Line { name, kind, life, hindrances, since, restarts: 0, own_word: None });
             board.actors.len() - 1
         });
         drop(board);
@@ -203,7 +239,7 @@ impl Health {
     /// Whether the app takes work now, and if not, why.
     pub fn readiness(&self) -> Readiness {
         let board = self.board();
-        let mut reasons: Vec<_> = board.actors.iter().filter_map(Line::hindrance).collect();
+        let mut reasons: Vec<_> = board.actors.iter().flat_map(Line::reasons).collect();
         let status = match board.stage {
             Stage::Starting => "starting",
             Stage::Running if reasons.is_empty() => "ready",
@@ -224,7 +260,9 @@ impl Health {
         let actors: Vec<_> = board
             .actors
             .iter()
-            .map(|Line { name, kind, state, since, restarts, own_word }| {
+            .map(|line| {
+                let Line { name, kind, since, restarts, own_word, .. } = line;
+                let state = line.state();
                 let reason = state.reason().or(own_word.as_deref());
                 json!({
                     "name": name, "kind": kind, "state": state.word(), "reason": reason,
@@ -262,40 +300,42 @@ pub struct ActorHealth {
 }
 
 impl ActorHealth {
-    /// It is opening, connecting or subscribing.
+    /// It is opening, connecting or subscribing; nothing hinders it yet.
     pub fn starting(&self) {
-        self.set(State::Starting);
+        self.lives(State::Starting);
     }
 
-    /// It is at work.
+    /// It is at work, as far as nothing hinders it.
     pub fn ready(&self) {
-        self.set(State::Ready);
+        self.change(|line| line.life = State::Ready);
     }
 
-    /// It is alive and cannot work now.
-    pub fn not_ready(&self, why: impl fmt::Display) {
-        self.set(State::NotReady(why.to_string()));
+    /// It is alive, and this keeps it from its work until [`ActorHealth::freed`] says otherwise. A stall names the
+    /// message.
+    pub fn hindered(&self, by: Hindrance, why: impl fmt::Display) {
+        let why = kept(&why.to_string());
+        self.change(|line| drop(line.hindrances.insert(by, why)));
     }
 
-    /// It has messages in flight and settles none; `why` names the message.
-    pub fn stalled(&self, why: impl fmt::Display) {
-        self.set(State::Stalled(why.to_string()));
+    /// This hinders it no more. What else does stays.
+    pub fn freed(&self, of: &Hindrance) {
+        self.change(|line| drop(line.hindrances.remove(of)));
     }
 
     /// It fell and waits to be started again; counts as a restart.
     pub fn restarting(&self, why: impl fmt::Display) {
         self.health.board().actors[self.index].restarts += 1;
-        self.set(State::Restarting(why.to_string()));
+        self.lives(State::Restarting(kept(&why.to_string())));
     }
 
     /// It ended as it should.
     pub fn stopped(&self) {
-        self.set(State::Stopped);
+        self.lives(State::Stopped);
     }
 
     /// It fell and is not started again.
     pub fn failed(&self, why: impl fmt::Display) {
-        self.set(State::Failed(why.to_string()));
+        self.lives(State::Failed(kept(&why.to_string())));
     }
 
     /// What the user's own code says: a reason against being ready, or `None` to take it back. It stands beside the
@@ -320,18 +360,27 @@ impl ActorHealth {
 
     /// What it last said.
     pub fn state(&self) -> State {
-        self.health.board().actors[self.index].state.clone()
+        self.health.board().actors[self.index].state()
     }
 
-    fn set(&self, state: State) {
-        let state = state.kept();
+    /// A turn of its life, which leaves behind what hindered it.
+    fn lives(&self, life: State) {
+        self.change(|line| {
+            line.life = life;
+            line.hindrances.clear();
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Line)) {
         let mut board = self.health.board();
         let line = &mut board.actors[self.index];
-        if line.state == state {
+        let before = line.state();
+        change(line);
+        let state = line.state();
+        if before == state {
             return;
         }
-        let turned = std::mem::discriminant(&line.state) != std::mem::discriminant(&state);
-        let before = std::mem::replace(&mut line.state, state.clone());
+        let turned = std::mem::discriminant(&before) != std::mem::discriminant(&state);
         let (name, kind) = (line.name.clone(), line.kind);
         if turned {
             line.since = jiff::Timestamp::now();
@@ -368,7 +417,7 @@ mod tests {
         assert!(!health.readiness().accepting_traffic, "the start is not over");
         health.set_stage(Stage::Running);
         assert_eq!(health.readiness(), Readiness { status: "ready", accepting_traffic: true, reasons: vec![] });
-        ship.not_ready("connection refused");
+        ship.hindered(Hindrance::Source, "connection refused");
         let reasons = vec!["consumer 'ship' is not ready: connection refused".to_owned()];
         assert_eq!(health.readiness(), Readiness { status: "not_ready", accepting_traffic: false, reasons });
         health.set_stage(Stage::Stopping);
@@ -377,18 +426,17 @@ mod tests {
     }
 
     #[test]
-    fn stalled_restarting_and_failed_hinder_and_stopped_does_not() {
+    fn starting_restarting_and_failed_hinder_and_stopped_does_not() {
         let health = running();
         let ship = health.actor("ship", "consumer");
         for (turn, status) in [
             (State::Ready, "ready"),
-            (State::Stalled("message 7".into()), "not_ready"),
             (State::Restarting("panicked".into()), "not_ready"),
             (State::Starting, "not_ready"),
             (State::Failed("gave up".into()), "not_ready"),
             (State::Stopped, "ready"),
         ] {
-            ship.set(turn.clone());
+            ship.lives(turn.clone());
             assert_eq!(health.readiness().status, status, "{turn}");
         }
     }
@@ -406,10 +454,46 @@ mod tests {
         let health = running();
         let ship = health.actor("ship", "consumer");
         ship.own_word(Some("cache is cold"));
-        ship.not_ready("connection refused");
         ship.ready();
+        ship.hindered(Hindrance::Source, "connection refused");
+        ship.freed(&Hindrance::Source);
         assert_eq!(health.readiness().reasons, ["consumer 'ship' reports itself not ready: cache is cold"]);
         ship.own_word(None);
+        assert_eq!(health.readiness().status, "ready");
+    }
+
+    #[test]
+    fn each_hindrance_has_a_line_of_its_own_and_one_that_is_over_takes_no_other_with_it() {
+        let health = running();
+        let ship = health.actor("ship", "bridge");
+        ship.ready();
+        let (dead, sink) = (Hindrance::Place("dead-letter place"), Hindrance::Sink("test:out".into()));
+        ship.hindered(Hindrance::Stall, "message 7");
+        assert_eq!(health.readiness().reasons, ["bridge 'ship' is stalled: message 7"]);
+        ship.hindered(Hindrance::Source, "refused");
+        ship.hindered(sink.clone(), "reset");
+        ship.hindered(dead.clone(), "full");
+        let all = ["not ready: refused", "not ready: reset", "not ready: full", "stalled: message 7"];
+        assert_eq!(health.readiness().reasons, all.map(|each| format!("bridge 'ship' is {each}")));
+        assert_eq!(health.tree()["actors"][0]["reason"], "refused; reset; full; message 7");
+        for (over, left) in [(Hindrance::Source, 3), (dead, 2), (Hindrance::Stall, 1), (sink, 0)] {
+            // What says that it is at work says nothing of what hinders it.
+            ship.ready();
+            ship.freed(&over);
+            assert_eq!(health.readiness().reasons.len(), left, "{over:?}");
+        }
+        assert_eq!(health.readiness().status, "ready");
+    }
+
+    #[test]
+    fn a_new_life_begins_without_what_hindered_the_old_one() {
+        let health = running();
+        let ship = health.actor("ship", "bridge");
+        ship.hindered(Hindrance::Source, "refused");
+        ship.restarting("panicked");
+        assert_eq!(health.readiness().reasons, ["bridge 'ship' is restarting: panicked"]);
+        ship.starting();
+        ship.ready();
         assert_eq!(health.readiness().status, "ready");
     }
 
@@ -419,7 +503,8 @@ mod tests {
         health.actor("db", "resource").ready();
         health.actor("ship", "consumer").restarting("panicked");
         health.actor("db", "resource").ready();
-        health.actor("ship", "consumer").not_ready("line one\nline two");
+        health.actor("ship", "consumer").starting();
+        health.actor("ship", "consumer").hindered(Hindrance::Source, "line one\nline two");
         let tree = health.tree();
         assert_eq!(
             (&tree["status"], &tree["stage"], &tree["app"]),
@@ -435,7 +520,7 @@ mod tests {
     #[test]
     fn a_reason_is_bounded() {
         let health = running();
-        health.actor("ship", "consumer").not_ready("x".repeat(100_000));
+        health.actor("ship", "consumer").hindered(Hindrance::Source, "x".repeat(100_000));
         assert!(health.readiness().reasons[0].len() < REASON_CHARS + 100);
     }
 
@@ -445,8 +530,8 @@ mod tests {
             let ship = running().actor("ship", "consumer");
             ship.ready();
             ship.ready();
-            ship.not_ready("refused, attempt 1");
-            ship.not_ready("refused, attempt 2");
+            ship.hindered(Hindrance::Source, "refused, attempt 1");
+            ship.hindered(Hindrance::Source, "refused, attempt 2");
         });
         let turns: Vec<_> = lines.iter().filter(|line| line["actor"] == "ship").collect();
         assert_eq!(turns.len(), 2, "{lines:#?}");

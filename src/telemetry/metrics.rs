@@ -335,11 +335,12 @@ impl Default for AppMetrics {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::handler_times::HandlerTimes;
     use super::*;
 
-    fn rendered(act: impl FnOnce()) -> String {
+    /// What a scrape reads after `act`, in this thread alone.
+    pub(crate) fn rendered(act: impl FnOnce()) -> String {
         let (recorder, scrape) = recorder();
         metrics::with_local_recorder(&recorder, || {
             describe();
@@ -348,7 +349,8 @@ mod tests {
         scrape.render()
     }
 
-    fn has(text: &str, line: &str) -> bool {
+    /// Whether a scrape has that line.
+    pub(crate) fn has(text: &str, line: &str) -> bool {
         text.lines().any(|each| each == line)
     }
 

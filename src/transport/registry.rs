@@ -35,6 +35,8 @@ impl Transports {
         all.add(Arc::new(super::file::File::default()));
         #[cfg(feature = "local")]
         all.add(Arc::new(super::local::Local::default()));
+        #[cfg(feature = "amqp")]
+        all.add(Arc::new(super::amqp::Amqp::default()));
         all
     }
 

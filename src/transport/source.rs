@@ -72,9 +72,38 @@ pub trait SourcePlan: Send + Sync {
     /// The group it will consume as, where it has one.
     fn group(&self) -> Option<&str>;
 
+    /// How long the broker lets a delivery be unsettled before it takes it away, counted from the delivery; `None`
+    /// where it does not mind. A worker whose handler timeout and retries in place could hold one longer does not
+    /// start. What no handler has started the source asks back in time, by [`Event::Recall`], and of the rest it tells
+    /// by [`Event::Ageing`].
+    fn holds_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// Opens it. Connecting may go on inside [`Source::next`]; a source that is not connected yet says
     /// [`Event::Connected`] once it is. Fails at once for what no patience can mend.
     fn open(&self, hooks: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>>;
+}
+
+/// Header of a message in a [retry store](super::Transport::retry_store): after how many milliseconds, as decimal text,
+/// it shall come again. A source takes it off.
+pub const RETRY_AFTER_HEADER: &str = "longshore-retry-after";
+
+/// Header of a message in a [retry store](super::Transport::retry_store), and of a dead letter: handler starts so far,
+/// as decimal text. A source takes it off together with [`RETRY_AFTER_HEADER`], and delivers it as
+/// [`Head::attempts`](crate::message::Head::attempts); where that header is not, it leaves it alone.
+///
+/// Anybody can forge it, so that it is read by [`attempts_of`].
+pub const ATTEMPTS_HEADER: &str = "longshore-attempts";
+
+/// The handler starts that a value of [`ATTEMPTS_HEADER`] tells of: what is no number counts as 0, what is too large as
+/// the largest. The handler is still started once before the message is a dead letter, and each start adds one, so that
+/// no forged number skips a handler or makes a message come again for ever.
+pub fn attempts_of(value: &[u8]) -> u32 {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return 0;
+    }
+    value.iter().fold(0, |number: u32, digit| number.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
 }
 
 /// How a delivery was settled. All but [`Verdict::Retry`] mean the same to a source: done with it, which holds for
@@ -88,6 +117,8 @@ pub enum Verdict {
     DeadLettered,
     /// Dropped on the handler's word.
     Discarded,
+    /// Stored and confirmed by the [retry store](super::Transport::retry_store), from which it comes again anew.
+    Retried,
     /// Comes again after this delay.
     Retry {
         /// The delay, from now.
@@ -104,7 +135,7 @@ impl Verdict {
             Verdict::Acked => tally.acked += 1,
             Verdict::DeadLettered => tally.dead_lettered += 1,
             Verdict::Discarded => tally.discarded += 1,
-            Verdict::Retry { .. } => tally.retried += 1,
+            Verdict::Retried | Verdict::Retry { .. } => tally.retried += 1,
         }
     }
 }
@@ -172,6 +203,9 @@ pub enum Ask {
     Resume(Option<Box<[u32]>>),
     /// Nothing of this ownership is running any more: a revoke may go on.
     Released(Ownership),
+    /// After [`Event::Recall`]: everything of it that no handler had started was returned by [`Ask::Return`]. What is
+    /// still unsettled of it has been started.
+    Recalled(Ownership),
     /// Count what waits, then say [`Event::Measured`].
     Measure,
     /// Settle what was told, give back everything else, release the broker; say [`Event::Closed`] by then, whatever
@@ -227,6 +261,23 @@ pub enum Event {
     },
     /// An ownership is lost: its deliveries will come again, here or elsewhere; settlements of it are stale.
     Lost(Ownership),
+    /// Give back what was delivered of this and no handler has started: it gets too old here. The ownership goes on,
+    /// and so do handlers that run, messages that wait for another attempt, and those that wait for confirms.
+    /// [`Ask::Recalled`] answers it, behind every [`Ask::Return`].
+    ///
+    /// All of it at once, so that the order by key holds: of a key, what is given back was delivered after what stays.
+    /// Only for a source that takes back, which delivers nothing of this before the answer.
+    Recall(Ownership),
+    /// This was started and is still unsettled long after its delivery: said once for each, early enough for the
+    /// warning to be of use.
+    Ageing {
+        /// Which delivery.
+        at: At,
+        /// How long it has been unsettled.
+        age: Duration,
+        /// When the broker takes it away, counted from its delivery.
+        limit: Duration,
+    },
     /// Connected and subscribed; also after each reconnect, once for each.
     Connected,
     /// The connection is gone, said once; the source tries again by itself, with back-off. It hands over nothing that

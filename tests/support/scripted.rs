@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 pub struct Scripted {
     sources: Arc<Mutex<HashMap<String, Arc<SourceScript>>>>,
     sinks: Arc<Mutex<HashMap<String, Arc<SinkScript>>>>,
+    stores: Arc<Mutex<HashMap<String, Arc<SinkScript>>>>,
 }
 
 impl Scripted {
@@ -22,6 +23,11 @@ impl Scripted {
 
     pub fn at_sink(&self, name: &str) -> Arc<SinkScript> {
         self.sinks.lock().unwrap().entry(name.to_owned()).or_default().clone()
+    }
+
+    /// The retry store of a source; there is none until this was called.
+    pub fn retry_store_of(&self, source: &str) -> Arc<SinkScript> {
+        self.stores.lock().unwrap().entry(source.to_owned()).or_default().clone()
     }
 }
 
@@ -61,6 +67,11 @@ impl Transport for Scripted {
     fn dead_letters(&self, _: &Url, _: &str) -> DeadPlace {
         DeadPlace::None
     }
+
+    fn retry_store(&self, url: &Url, _: &SinkSpec) -> Result<Option<Box<dyn SinkPlan>>, Error> {
+        let store = self.stores.lock().unwrap().get(url.path()).cloned();
+        Ok(store.map(|store| Box::new(ScriptedSinkPlan(store)) as Box<dyn SinkPlan>))
+    }
 }
 
 /// What a source has, what it was told, and what it shall do.
@@ -78,11 +89,15 @@ pub struct SourceState {
     epoch: u32,
     /// Messages of each delivery, at most.
     pub batch: Option<usize>,
+    /// How long a delivery may be unsettled.
+    pub holds_for: Option<std::time::Duration>,
     pub opens: u32,
     /// Opens that fail, still to come.
     pub failing_opens: u32,
     /// An open never comes back.
     pub hanging_open: bool,
+    /// What happens at it next, as the test says.
+    pub says: VecDeque<Event>,
     /// The source fails once.
     pub fails: bool,
     /// The source fails whenever it is opened.
@@ -93,6 +108,10 @@ pub struct SourceState {
     ended: bool,
     pub settled: Vec<Settlement>,
     pub returned: Vec<At>,
+    /// What was recalled, and how much had been returned by the answer.
+    pub recalled: Vec<(Ownership, usize)>,
+    /// Ends of it that were not closed in order.
+    pub unclean: u32,
     /// Most messages and bytes that were delivered and not settled.
     pub most: (usize, usize),
     pub open: bool,
@@ -136,6 +155,10 @@ impl SourcePlan for ScriptedPlan {
 
     fn group(&self) -> Option<&str> {
         None
+    }
+
+    fn holds_for(&self) -> Option<std::time::Duration> {
+        self.0.state().holds_for
     }
 
     fn open(&self, _: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>> {
@@ -187,6 +210,9 @@ impl ScriptedSource {
         if self.closed {
             return None;
         }
+        if let Some(event) = state.says.pop_front() {
+            return Some(event);
+        }
         if std::mem::take(&mut state.fails) || state.always_fails {
             self.closed = true;
             put_back(&mut state);
@@ -201,7 +227,15 @@ impl ScriptedSource {
                 let Some((at, message)) = state.waiting.pop_front() else { break };
                 let at = At { epoch: self.epoch, ..at };
                 let before = slab.bytes();
-                slab.push_message(&message).at = at;
+                let mut told = message.clone();
+                let mut attempts = 0;
+                if told.headers.get(RETRY_AFTER_HEADER).is_some() {
+                    attempts = told.headers.get(ATTEMPTS_HEADER).map_or(0, attempts_of);
+                    told.headers.remove(RETRY_AFTER_HEADER);
+                    told.headers.remove(ATTEMPTS_HEADER);
+                }
+                let head = slab.push_message(&told);
+                (head.at, head.attempts) = (at, attempts);
                 bytes += (slab.bytes() - before) as u64;
                 state.flying.insert(at, message);
             }
@@ -258,6 +292,10 @@ impl Source for ScriptedSource {
                 state.waiting.make_contiguous().sort_by_key(|(at, _)| at.position);
             }
             Ask::Mark(at) => self.out.push_back(Event::Marked(at)),
+            Ask::Recalled(ownership) => {
+                let returned = state.returned.len();
+                state.recalled.push((ownership, returned));
+            }
             Ask::Flush { .. } => self.out.push_back(Event::Flushed),
             Ask::StopIntake => {
                 self.stopped = true;
@@ -296,6 +334,7 @@ impl Drop for ScriptedSource {
         let mut state = self.script.state();
         put_back(&mut state);
         state.open = false;
+        state.unclean += u32::from(!self.closed);
     }
 }
 
@@ -331,6 +370,8 @@ pub struct SinkState {
     pub opens: u32,
     pub failing_opens: u32,
     pub hanging_open: bool,
+    /// What happens at it next, as the test says.
+    pub says: VecDeque<SinkEvent>,
     /// The sink fails once.
     pub fails: bool,
     pub closed: u32,
@@ -408,6 +449,9 @@ impl ScriptedSink {
             return None;
         }
         let mut state = self.script.state();
+        if let Some(event) = state.says.pop_front() {
+            return Some(event);
+        }
         if std::mem::take(&mut state.fails) {
             state.held.clear();
             self.closed = true;

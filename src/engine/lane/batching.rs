@@ -103,7 +103,7 @@ where
         let cause = self.attempts[attempt as usize].open();
         let mut members = Vec::with_capacity(jobs.len());
         for &job in &jobs {
-            let attempts = self.jobs.get(job).pick.attempts + 1;
+            let attempts = self.jobs.get(job).pick.attempts.saturating_add(1);
             self.jobs.set_attempts(job, attempts);
             self.jobs.set_state(job, State::Running);
             let pick = &self.jobs.get(job).pick;

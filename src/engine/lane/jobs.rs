@@ -1,6 +1,7 @@
 //! The messages of a lane that wait for something, in an arena.
 
 use super::Pick;
+use super::places::Place;
 use crate::engine::order::{Links, NOBODY};
 use crate::failure::Failure;
 use crate::message::At;
@@ -23,8 +24,8 @@ pub(super) enum State {
     Confirming { attempt: u32, then: Verdict },
     /// For its next attempt.
     Waiting { until: Instant },
-    /// For the dead-letter place to be tried again.
-    DeadWaiting { until: Instant },
+    /// For the place that it goes to to be tried again.
+    PlaceWaiting { until: Instant },
     /// For the end: bad input that has no place to go.
     Stuck,
 }
@@ -38,11 +39,24 @@ pub(super) struct Job {
     next: u32,
     copied: bool,
     since: Instant,
-    /// Why it goes to the dead letters, and how often that was tried.
-    pub(super) dead: Option<(Box<Failure>, u32)>,
+    /// Of one that goes to another place: which, and why.
+    pub(super) parting: Option<Box<Parting>>,
+}
+
+/// Why a message leaves its queue for another place.
+pub(super) struct Parting {
+    pub(super) to: Place,
+    pub(super) failure: Failure,
+    /// How often the place has refused it.
+    pub(super) tries: u32,
 }
 
 impl Job {
+    /// Whether a handler has started on this delivery.
+    pub(super) fn is_started(&self) -> bool {
+        self.pick.attempts > self.pick.slab.heads()[self.pick.index as usize].attempts
+    }
+
     fn copy_out(&mut self) {
         self.pick.slab = Arc::new(self.pick.slab.only(self.pick.index));
         self.pick.index = 0;
@@ -60,7 +74,7 @@ pub(super) struct Jobs {
 impl Jobs {
     pub(super) fn add(&mut self, pick: Pick, number: u64, state: State, now: Instant) -> u32 {
         let copied = pick.slab.len() == 1;
-        let job = Job { pick, number, state, not_before: None, next: NOBODY, copied, since: now, dead: None };
+        let job = Job { pick, number, state, not_before: None, next: NOBODY, copied, since: now, parting: None };
         match self.free.pop() {
             Some(id) => {
                 self.all[id as usize] = Some(job);

@@ -109,7 +109,7 @@ impl Session {
             verdict.count(&mut self.changes.tally);
             self.changes.durable = true;
             match verdict {
-                Verdict::Acked | Verdict::DeadLettered | Verdict::Discarded => {
+                Verdict::Acked | Verdict::DeadLettered | Verdict::Discarded | Verdict::Retried => {
                     self.changes.done.push((at.position as i64, counts.has_row));
                 }
                 Verdict::Retry { after, attempts } => self.changes.put.push(Put {

@@ -87,7 +87,7 @@ impl MemorySource {
                         delayed = true;
                         group.delay(at.position, self.epoch, Instant::now() + after, attempts)
                     }
-                    Verdict::Acked | Verdict::DeadLettered | Verdict::Discarded => {
+                    Verdict::Acked | Verdict::DeadLettered | Verdict::Discarded | Verdict::Retried => {
                         group.settle(at.position, self.epoch, part_of)
                     }
                 };
@@ -215,7 +215,7 @@ impl Source for MemorySource {
             }
             Ask::Pause(_) => self.paused = true,
             Ask::Resume(_) => self.paused = false,
-            Ask::Released(_) => {}
+            Ask::Released(_) | Ask::Recalled(_) => {}
             Ask::Measure => {
                 let state = self.queue.lock();
                 let group = &state.groups[self.group];

@@ -1,0 +1,1 @@
+//! From AMQP to a message.
