@@ -3,15 +3,17 @@
 use super::status::AboveStatus;
 use std::fmt;
 use std::io::IsTerminal;
-use tracing::{Dispatch, dispatcher};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing::{Dispatch, Level, Metadata, dispatcher};
+use tracing_subscriber::filter::{EnvFilter, ParseError, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged where nobody says otherwise: not the spans that ractor puts around everything an actor does.
-const DEFAULT_FILTER: &str = "info,ractor=warn";
+/// What is logged where nobody says otherwise: not the spans that ractor puts around everything an actor does, and not
+/// what lapin calls errors, which are answers to what was asked of the broker: what is wrong with it is said by us.
+const DEFAULT_FILTER: &str = "info,ractor=warn,lapin=off";
 
 /// The variables that say what is logged, the first that is set holds.
 const FILTER_VARIABLES: [&str; 2] = ["LONGSHORE_LOG", "RUST_LOG"];
@@ -74,10 +76,23 @@ where
     // A log line that cannot be written is dropped. The subscriber would say so by `eprintln!`, which panics when
     // stderr is a closed pipe: a reader of the log that went away must not take messages down.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
+    let discreet = filter_fn(|metadata| !shows_logins(metadata));
     match form {
-        Form::Text { colours } => builder.with_ansi(colours).with_timer(ClockTime).with_target(false).compact().into(),
-        Form::Json => builder.with_ansi(false).json().flatten_event(true).with_current_span(false).into(),
+        Form::Text { colours } => {
+            let builder = builder.with_ansi(colours).with_timer(ClockTime).with_target(false).compact();
+            Dispatch::new(builder.finish().with(discreet))
+        }
+        Form::Json => {
+            let builder = builder.with_ansi(false).json().flatten_event(true).with_current_span(false);
+            Dispatch::new(builder.finish().with(discreet))
+        }
     }
+}
+
+/// Lines that no filter brings back: at this level lapin prints every frame that it sends, the login in the first.
+fn shows_logins(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    *metadata.level() == Level::TRACE && (target == "lapin" || target.starts_with("lapin::"))
 }
 
 /// `14:03:22.123`: on a terminal the day is known.
@@ -167,6 +182,17 @@ pub mod tests {
             (EnvFilter::new(DEFAULT_FILTER).to_string().as_str(), "RUST_LOG")
         );
         assert_eq!(filter(|_| None).0.to_string(), EnvFilter::new(DEFAULT_FILTER).to_string());
+    }
+
+    #[test]
+    fn frames_that_hold_a_login_are_never_logged() {
+        let text = written(Form::Json, EnvFilter::new("trace,lapin=trace"), || {
+            tracing::trace!(target: "lapin::io_loop", "the login");
+            tracing::debug!(target: "lapin::io_loop", "a heartbeat");
+            tracing::trace!(target: "lapinized", "something else");
+        });
+        assert!(!text.contains("the login"), "{text}");
+        assert!(text.contains("a heartbeat") && text.contains("something else"), "{text}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 #[cfg(feature = "amqp")]
 pub mod amqp;
 mod capabilities;
+mod check;
 #[cfg(feature = "file")]
 pub mod file;
 mod key;
@@ -23,6 +24,7 @@ mod store;
 mod url;
 
 pub use capabilities::{Capabilities, DeliveryCount};
+pub use check::{Finding, Side};
 pub use key::KeyFrom;
 pub use options::{Options, did_you_mean};
 pub use registry::Transports;
@@ -72,6 +74,16 @@ pub trait Transport: Send + Sync + 'static {
     fn inspect<'a>(&'a self, url: &'a Url, group: &'a str) -> BoxFuture<'a, Result<Inspection, Error>> {
         let _ = group;
         Box::pin(async move { Err(Error::configuration(format!("'{}' cannot be inspected", url.scheme()))) })
+    }
+
+    /// Tries what a source or a sink of that URL needs where it is: broker, TLS, login, permissions, queues. Changes
+    /// nothing, and takes as long as the transport waits for one answer.
+    ///
+    /// # Errors
+    /// What would keep it from starting.
+    fn check<'a>(&'a self, url: &'a Url, side: Side) -> BoxFuture<'a, Result<Vec<Finding>, Error>> {
+        let _ = (url, side);
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     /// Opens stored messages to be looked at without being taken: a dead-letter place, or a queue to peek into.

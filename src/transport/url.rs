@@ -175,7 +175,7 @@ impl Url {
     #[must_use]
     pub fn with(&self, path: impl Into<String>, options: &[(&str, &str)]) -> Self {
         let path = path.into();
-        let shown: Vec<String> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let shown: Vec<String> = options.iter().map(|(name, value)| format!("{name}={}", redact_option(value))).collect();
         let authority = self
             .shown
             .split_once("//")
@@ -223,8 +223,28 @@ fn split_after_reference(login: &str) -> Option<(&str, &str)> {
 /// Schemes whose URLs have no login.
 const PATHS: [&str; 3] = ["memory", "local", "file"];
 
-/// The text without a literal password.
+/// The text without a literal password, its own or one of a URL among its options.
 fn redact(text: &str) -> String {
+    let shown = redact_login(text);
+    let Some((place, query)) = shown.split_once('?') else { return shown };
+    let pairs: Vec<String> = query
+        .split('&')
+        .map(|pair| match pair.split_once('=') {
+            Some((name, value)) => format!("{name}={}", redact_option(value)),
+            None => pair.to_owned(),
+        })
+        .collect();
+    format!("{place}?{}", pairs.join("&"))
+}
+
+/// The value of an option, which may be a URL with a login of its own, escaped or not.
+fn redact_option(value: &str) -> String {
+    let plain = decoded(value).unwrap_or_else(|_| value.to_owned());
+    let shown = if plain.contains("//") { redact_login(&plain) } else { plain.clone() };
+    if shown == plain { value.to_owned() } else { shown }
+}
+
+fn redact_login(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("//") else { return redact_mistaken(text) };
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
     // A password may hold the `/` or `?` that it should have escaped; hide up to the last `@`.
@@ -338,6 +358,22 @@ mod tests {
             assert!(!shown.contains("canary") && !shown.contains("can:ary"), "{shown}");
         }
         assert_eq!(url("local:a@b.db?queue=q").to_string(), "local:a@b.db?queue=q");
+    }
+
+    #[test]
+    fn a_password_of_a_url_among_the_options_is_never_shown() {
+        for value in ["http://u:canary@h:1", "http%3A%2F%2Fu%3Acanary%40h", "http://u:c%61nary@h"] {
+            for login in ["", "me@", "me:secret@"] {
+                let url = url(&format!("amqp://{login}h?queue=q&management={value}&key=/k"));
+                let there = url.option("management").unwrap().to_owned();
+                assert!(there.contains("canary"), "{there}");
+                let shown = format!("{url} {}", url.with("v", &[("queue", "d"), ("management", &there)]));
+                assert!(!shown.contains("canary") && !shown.contains("c%61nary"), "{shown}");
+                assert!(!shown.contains("secret"), "{shown}");
+            }
+        }
+        let plain = "amqp://h?queue=q&management=http://h:1&exchange=a@b";
+        assert_eq!(url(plain).to_string(), plain);
     }
 
     #[test]

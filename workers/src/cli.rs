@@ -1,7 +1,7 @@
 //! The command line: what there is, and what is said when it is wrong.
 
 use crate::ending::{Ending, WRONG_COMMAND_LINE};
-use crate::{bridge, consume, dead_letters, inspect, produce, shell};
+use crate::{bridge, check, consume, dead_letters, inspect, produce, shell};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -45,6 +45,8 @@ pub enum Command {
     Consume(consume::Args),
     /// Count what waits in a source; changes nothing
     Inspect(inspect::Args),
+    /// Say what is wrong with URLs, and try them with --connect; changes nothing
+    Check(check::Args),
     /// Look at what could not be handled, send it again, or throw it away
     DeadLetters(dead_letters::Args),
 }
@@ -59,6 +61,7 @@ impl Command {
             Self::Produce(args) => produce::run(args),
             Self::Consume(args) => consume::run(args),
             Self::Inspect(args) => inspect::run(args),
+            Self::Check(args) => check::run(args),
             Self::DeadLetters(args) => dead_letters::run(args),
         }
     }

@@ -4,6 +4,7 @@
 //! logs, progress, report and errors go to standard error, whose last line is the counts.
 
 mod bridge;
+mod check;
 mod cli;
 mod consume;
 mod dead_letters;

@@ -6,12 +6,16 @@
 //!
 //! The rooms: `place` reads a URL; `dial`, `tls` and `login` connect; `wire` is a connection and the way to end it;
 //! `topology` finds and declares; `source` and `sink` are one owner at work each; `properties` turns messages over.
+//! `inspect` and `shelf` look without taking; `management` asks what AMQP does not tell.
 
 mod backoff;
 mod dial;
+mod inspect;
+mod management;
 mod place;
 mod properties;
 mod refusal;
+mod shelf;
 mod sink;
 mod source;
 mod tls;
@@ -19,7 +23,7 @@ mod topology;
 mod wire;
 
 use super::{
-    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Sink, SinkPlan, SinkSpec, Source, SourceHooks, SourcePlan,
+    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Inspection, Shelf, Sink, SinkPlan, SinkSpec, Source, SourceHooks, SourcePlan,
     SourceSpec, Transport, Url,
 };
 use crate::error::Error;
@@ -27,10 +31,14 @@ use place::{Place, Side};
 
 /// RabbitMQ.
 #[derive(Debug, Clone, Default)]
-pub struct Amqp;
+pub struct Amqp {
+    /// Shelves that were dropped and are still giving back what they held.
+    looks: shelf::Looks,
+}
 
 /// What a place beside a queue has in common with it: how it is connected to, and whether it may be declared.
-const KEPT_OPTIONS: [&str; 7] = ["ca", "cert", "cert-key", "auth", "heartbeat", "management", "declare"];
+const KEPT_OPTIONS: [&str; 8] =
+    ["ca", "cert", "cert-key", "auth", "heartbeat", "management", "declare", "count-as-delivery"];
 
 /// The queue of dead letters of a queue.
 fn dead_queue(queue: &str) -> String {
@@ -45,7 +53,9 @@ fn capabilities(place: &Place) -> Capabilities {
         partitions: false,
         // In the header `longshore-key`, which a sink of ours writes.
         keys: true,
-        delivery_count: DeliveryCount::UpperBound,
+        // The broker counts deliveries, and those of orderly ends too: they are no handler starts, and classic queues count
+        // none. They are told as `Head::unclean`.
+        delivery_count: DeliveryCount::None,
         delayed_redelivery: false,
         settles_one_by_one: true,
         bytes_bounded: false,
@@ -82,6 +92,25 @@ impl Transport for Amqp {
         let options: Vec<_> =
             [("queue", queue.as_str()), ("overflow", "reject-publish")].into_iter().chain(kept).collect();
         DeadPlace::At(url.with(url.path(), &options))
+    }
+
+    fn check<'a>(&'a self, url: &'a Url, side: Side) -> BoxFuture<'a, Result<Vec<Finding>, Error>> {
+        Box::pin(async move { inspect::check(&Place::read(url, side)?, side).await })
+    }
+
+    fn inspect<'a>(&'a self, url: &'a Url, _group: &'a str) -> BoxFuture<'a, Result<Inspection, Error>> {
+        Box::pin(async move {
+            self.looks.ended().await;
+            inspect::inspect(&Place::read(url, Side::Source)?).await
+        })
+    }
+
+    fn shelf<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<Box<dyn Shelf>, Error>> {
+        Box::pin(async move {
+            self.looks.ended().await;
+            let shelf = shelf::AmqpShelf::open(Place::read(url, Side::Source)?, self.looks.clone()).await?;
+            Ok(Box::new(shelf) as Box<dyn Shelf>)
+        })
     }
 }
 

@@ -76,11 +76,7 @@ pub(super) struct Place {
 }
 
 /// Which side of a place is asked for: some options make sense on one alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Source,
-    Sink,
-}
+pub(super) use crate::transport::Side;
 
 impl Place {
     pub(super) fn read(url: &Url, side: Side) -> Result<Self, Error> {
@@ -108,6 +104,9 @@ impl Place {
             }
         }
         let routing_key = routing_key(options, &queue);
+        if matches!(&routing_key, RoutingKey::Fixed(key) if key.len() > usize::from(u8::MAX)) && queue.len() <= 255 {
+            options.wrong("option 'routing_key' is longer than 255 bytes".into());
+        }
         let key = KeyFrom::parse(options.text("key")).unwrap_or_else(|error| {
             options.wrong(error.to_string());
             KeyFrom::Message
@@ -129,6 +128,13 @@ impl Place {
         if start.is_some() && queue_type != Some(QueueType::Stream) {
             options.wrong("option 'start' needs 'type=stream'".into());
         }
+        if side == Side::Source && !exchange.is_empty() && options.text("routing-key-from").is_some() {
+            options.wrong("option 'routing-key-from' is for sinks: a queue is bound by 'routing_key'".into());
+        }
+        let management = options.text("management").map(str::to_owned);
+        if let Some(wrong) = management.as_deref().and_then(super::management::wrong) {
+            options.wrong(wrong);
+        }
         let consumer_timeout = options.duration("consumer_timeout").unwrap_or(CONSUMER_TIMEOUT);
         Self {
             server: server(url, options),
@@ -142,7 +148,7 @@ impl Place {
             declare: options.bool("declare").unwrap_or(true),
             single_active: options.bool("single-active").unwrap_or(false),
             consumer_timeout,
-            management: options.text("management").map(str::to_owned),
+            management,
             priority: options.parsed("priority", "a number"),
             max_priority,
             rejects_when_full: options.one_of("overflow", &["drop-head", "reject-publish"]) == Some("reject-publish"),

@@ -1,6 +1,6 @@
 //! A connection, what the broker says about it, and the way to end it that always works.
 
-use super::refusal::{explain, words};
+use super::refusal::{Refusal, explain, refusal, words};
 use crate::error::{Error, ErrorKind};
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, Event};
@@ -85,6 +85,11 @@ impl Wire {
         self.cut.clone()
     }
 
+    /// Bytes that one frame may have, as agreed with the broker.
+    pub(super) fn frame_max(&self) -> usize {
+        self.connection.configuration().frame_max() as usize
+    }
+
     /// Opens a channel.
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         answered("opening a channel".to_owned(), self.connection.create_channel()).await
@@ -111,9 +116,22 @@ pub(super) async fn answered<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(ANSWER_LIMIT, asked).await {
         Ok(answer) => answer.map_err(|error| explain(what, &error)),
-        Err(_) => Err(Error::new(
-            ErrorKind::Unreachable,
-            format!("{what}: the broker did not answer within {} s", ANSWER_LIMIT.as_secs()),
-        )),
+        Err(_) => Err(silent(what)),
     }
+}
+
+/// The same where a "no" of the broker's is an answer too: the inner error, which has closed the channel.
+pub(super) async fn answered_or_refused<T>(
+    what: impl std::fmt::Display,
+    asked: impl Future<Output = Result<T, lapin::Error>>,
+) -> Result<Result<T, lapin::Error>, Error> {
+    match tokio::time::timeout(ANSWER_LIMIT, asked).await {
+        Ok(Err(error)) if refusal(&error) == Refusal::Other => Err(explain(what, &error)),
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(silent(what)),
+    }
+}
+
+fn silent(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unreachable, format!("{what}: the broker did not answer within {} s", ANSWER_LIMIT.as_secs()))
 }

@@ -68,6 +68,9 @@ struct Where {
     /// URL of the place where they are, if the worker was given one
     #[arg(long, value_name = "URL", value_parser = dead_letter)]
     dead_letter: Option<String>,
+    /// Look even where a look counts as a delivery: a quorum queue of RabbitMQ with a delivery limit
+    #[arg(long)]
+    count_as_delivery: bool,
 }
 
 fn dead_letter(url: &str) -> Result<String, std::convert::Infallible> {

@@ -28,12 +28,16 @@ pub struct Place {
 impl Place {
     /// Finds it; opens nothing.
     pub fn find(place: &Where) -> Result<Self, Error> {
-        let source = Url::parse(&place.source).map_err(|error| error.of("SOURCE"))?;
+        let counted = |url: &str| match place.count_as_delivery {
+            false => url.to_owned(),
+            true => format!("{url}{}count-as-delivery=true", if url.contains('?') { '&' } else { '?' }),
+        };
+        let source = Url::parse(&counted(&place.source)).map_err(|error| error.of("SOURCE"))?;
         let transports = Transports::built_in();
         let transport = transports.of(&source).map_err(|error| error.of(format_args!("SOURCE '{source}'")))?;
         let group = source.option("group").unwrap_or(APP).to_owned();
         let url = match &place.dead_letter {
-            Some(url) => Url::parse(url).map_err(|error| error.of("--dead-letter"))?,
+            Some(url) => Url::parse(&counted(url)).map_err(|error| error.of("--dead-letter"))?,
             None => match transport.dead_letters(&source, &group) {
                 DeadPlace::At(url) => url,
                 _ => {

@@ -27,8 +27,20 @@ Examples:
 );
 
 /// Options that mean something to a source alone.
-const OF_SOURCES: [&str; 10] =
-    ["key", "group", "place", "follow", "claim", "prefetch", "instance", "start", "isolation", "consumer_timeout"];
+const OF_SOURCES: [&str; 12] = [
+    "key",
+    "group",
+    "place",
+    "follow",
+    "claim",
+    "prefetch",
+    "priority",
+    "instance",
+    "start",
+    "isolation",
+    "consumer_timeout",
+    "count-as-delivery",
+];
 /// So many are sent before the first of them is confirmed and taken off.
 const BATCH: usize = 256;
 /// With a rate, a batch holds what may go in this time.
