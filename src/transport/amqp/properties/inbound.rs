@@ -1,5 +1,6 @@
 //! From AMQP to a message.
 
+use super::order::{ORDER_HEADER, read_order};
 use super::{MILLISECONDS_HEADER, PROPERTY_PREFIX, TOMBSTONE_HEADER};
 use crate::message::{Head, Headers, KEY_HEADER, SlabBuilder};
 use crate::transport::{ATTEMPTS_HEADER, KeyFrom, OVERSIZED_HEADER, RETRY_AFTER_HEADER, attempts_of};
@@ -54,7 +55,19 @@ impl Reading {
         let mut taken = Taken::default();
         properties(message.properties, &mut headers);
         if let Some(table) = message.properties.headers() {
-            table.into_iter().for_each(|(name, value)| header(name.as_str(), value, &mut headers, &mut taken));
+            let order = table.inner().get(ORDER_HEADER).and_then(read_order).unwrap_or_default();
+            for (name, value) in &order {
+                match (value, table.inner().get(*name)) {
+                    (Some(value), _) => headers.push(name, value),
+                    (None, Some(value)) => header(name, value, &mut headers, &mut taken),
+                    // A property, or nothing that is there.
+                    (None, None) => {}
+                }
+            }
+            let listed = |name: &str| order.iter().any(|(other, value)| *other == name && value.is_none());
+            for (name, value) in table.into_iter().filter(|(name, _)| !listed(name.as_str())) {
+                header(name.as_str(), value, &mut headers, &mut taken);
+            }
         }
         let mut attempts = 0;
         if taken.retried {
@@ -109,7 +122,7 @@ fn header<'a>(name: &str, value: &'a AMQPValue, headers: &mut Headers, taken: &m
         DELIVERY_COUNT => taken.deliveries = number(value).map(clamped),
         RETRY_AFTER_HEADER => taken.retried = true,
         MILLISECONDS_HEADER if number(value).is_some() => taken.milliseconds = number(value),
-        STREAM_OFFSET => {}
+        STREAM_OFFSET | ORDER_HEADER => {}
         past if PASTS.iter().any(|prefix| past.starts_with(prefix)) => {}
         name => headers.push(name, bytes(value)),
     }
@@ -273,6 +286,17 @@ mod tests {
         let deep = (0..10_000).fold(AMQPValue::Void, |inner, _| FieldArray::from(vec![inner]).into());
         let message = read([("h", deep)]);
         assert!(message.headers.get("h").unwrap().len() <= 2 * DEPTH + "null".len());
+    }
+
+    #[test]
+    fn order_and_repeats_are_as_they_were_sent_whatever_else_somebody_added() {
+        let array = |all: Vec<AMQPValue>| AMQPValue::FieldArray(FieldArray::from(all));
+        let order = array(vec![text("b"), text("a"), array(vec![text("a"), text("2")]), text("gone")]);
+        let message = read([("a", text("1")), ("b", text("0")), ("c", text("3")), ("longshore-headers", order)]);
+        assert_eq!(message.headers, [("b", "0"), ("a", "1"), ("a", "2"), ("c", "3")].into_iter().collect());
+        // Somebody else's header of that name tells us nothing, and loses nothing.
+        let message = read([("a", text("1")), ("longshore-headers", text("a,a,a"))]);
+        assert_eq!(message.headers, [("a", "1")].into_iter().collect());
     }
 
     #[test]
