@@ -496,7 +496,10 @@ fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>) -> Report {
             }
             IntakeNews::Stalled(for_) => {
                 link.metrics.stalled.set(1.0);
-                let why = format_args!("nothing settled for {}", crate::duration::short(for_));
+                let settled = format!("nothing settled for {}", crate::duration::short(for_));
+                // The oldest is the one to look at; without any, what is in flight waits for something else.
+                let oldest = link.counts.line().running().min_by_key(|running| running.started_ms);
+                let why = oldest.map_or(settled.clone(), |running| format!("{settled}: {running}"));
                 link.health.hindered(Hindrance::Stall, why);
             }
             IntakeNews::Moving => {

@@ -175,7 +175,8 @@ impl Url {
     #[must_use]
     pub fn with(&self, path: impl Into<String>, options: &[(&str, &str)]) -> Self {
         let path = path.into();
-        let shown: Vec<String> = options.iter().map(|(name, value)| format!("{name}={}", redact_option(value))).collect();
+        let shown: Vec<String> =
+            options.iter().map(|(name, value)| format!("{name}={}", redact_option(value))).collect();
         let authority = self
             .shown
             .split_once("//")

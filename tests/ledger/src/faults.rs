@@ -1,7 +1,8 @@
 //! The faults: each is done to a world at work, and says when it was over.
 
 use crate::clock::now_ms;
-use crate::world::{Carrier, Exit, Trouble, World};
+use crate::exits::Exit;
+use crate::world::{Carrier, Trouble, World};
 use rustix::process::Signal;
 use std::thread::sleep;
 use std::time::Duration;
@@ -63,14 +64,14 @@ impl Fault {
         matches!(self, Self::TerminateBridge | Self::KillBridge | Self::StopWhileBlocked)
     }
 
-    /// Whether it may make anything come twice.
-    pub fn duplicates(self) -> bool {
-        !matches!(self, Self::Terminate | Self::TerminateBridge)
+    /// Whether it may make what was delivered come again.
+    pub fn redelivers(self) -> bool {
+        !matches!(self, Self::Terminate | Self::TerminateBridge | Self::KillBridge)
     }
 
-    /// Whether the worker's handlers may be told of an earlier attempt: where it is stopped well, they may not.
-    pub fn repeats_attempts(self) -> bool {
-        self.duplicates()
+    /// Whether it may make somebody publish again what was published: who cannot know whether it arrived.
+    pub fn republishes(self) -> bool {
+        self.is_of_broker() || self == Self::KillBridge
     }
 
     /// Does it.

@@ -10,20 +10,24 @@
 //! compares what was meant, confirmed and done. The handler reports *before* its message is acked, and the collector
 //! outlives it: what is acked and not on record is lost.
 
+mod audit;
 mod broker;
 mod child;
 mod clock;
 mod collector;
 mod effects;
+mod exits;
 mod faults;
 mod ids;
 mod intents;
 mod plant;
 mod produce;
+mod progress;
 mod queue;
 mod report;
 mod run;
 mod scenario;
+mod shapes;
 mod tail;
 mod verify;
 mod worker;

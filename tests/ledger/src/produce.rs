@@ -12,8 +12,6 @@ use std::time::Instant;
 
 /// Messages that are meant, then sent, in one go.
 const TOGETHER: usize = 64;
-/// Sends whose word is not known yet, at most.
-const UNDERWAY: usize = 1_024;
 /// The pause between two sends while the destination does not take any.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a destination that takes nothing is tried.
@@ -45,6 +43,9 @@ pub struct Produce {
     /// Messages a second, at most.
     #[arg(long)]
     rate: Option<f64>,
+    /// Sends whose word is not known yet, at most, and at least 64.
+    #[arg(long, default_value_t = 1_024)]
+    underway: usize,
     /// The seed of the sequence of keys.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -97,11 +98,6 @@ impl Produce {
         App::new("produce").admin(AdminListen::Off).producer(orders).service("publish", publish).run()
     }
 
-    /// Sends that may wait for their word: few where they are few a second, so that a refusal is soon known.
-    fn underway(&self) -> usize {
-        self.rate.map_or(UNDERWAY, |rate| (rate / 10.0) as usize).clamp(TOGETHER, UNDERWAY)
-    }
-
     async fn publish(&self, orders: Publisher<Id>, cx: Context) -> Result<(), Failure> {
         let mut random = fastrand::Rng::with_seed(self.seed);
         let mut last = vec![0; self.keys as usize];
@@ -130,7 +126,7 @@ impl Produce {
                 }
                 sent += 1;
             }
-            sending.settle(self.underway()).await;
+            sending.settle(self.underway.saturating_sub(TOGETHER)).await;
             if let Some(since) = sending.refused_since {
                 sending.settle(0).await;
                 if cx.stopping() != Stopping::No {

@@ -43,18 +43,19 @@ impl Outcome {
         }
     }
 
-    /// Duplicates that are allowed.
-    fn bound(&self) -> usize {
-        let may = match self.scenario.shape {
-            Shape::Traffic(fault) => fault.duplicates(),
-            Shape::QueueDeleted | Shape::FullWindow => false,
-        };
-        if may { self.seen.faults as usize * self.window as usize } else { 0 }
+    /// Duplicates that are allowed: by redelivery, and by being published again.
+    fn bounds(&self) -> (usize, usize) {
+        let Shape::Traffic(fault) = self.scenario.shape else { return (0, 0) };
+        let window = self.seen.faults as usize * self.window as usize;
+        // The producer and the bridge may each have a window of sends that nobody has confirmed.
+        let publishers = 1 + usize::from(fault.is_of_broker() && fault.needs_bridge());
+        let republished = if fault.republishes() { window * publishers } else { 0 };
+        (if fault.redelivers() { window } else { 0 }, republished)
     }
 
     /// Takes in what the books say, and what the queues still have.
     pub fn found(&mut self, found: Findings, counts: Counts) {
-        let bound = self.bound();
+        let (by_redelivery, by_publishing) = self.bounds();
         let mut broken = Vec::new();
         let mut none = |what: &str, ids: &Ids| {
             if ids.count > 0 {
@@ -65,16 +66,16 @@ impl Outcome {
         none("unexpected", &found.unexpected);
         none("out of order", &found.gaps);
         none("damaged", &found.damaged);
-        let well = match self.scenario.shape {
-            Shape::Traffic(fault) => !fault.repeats_attempts(),
-            Shape::QueueDeleted | Shape::FullWindow => true,
-        };
-        if well {
+        if by_redelivery == 0 {
             none("attempted before", &found.attempted_before);
         }
-        if found.duplicated > bound {
-            let Ids { some, .. } = &found.done_again;
-            broken.push(format!("duplicated {}, at most {bound}: {}", found.duplicated, some.join(" ")));
+        let redelivered = found.duplicated - found.published_again;
+        for (how, times, bound) in
+            [("redelivered", redelivered, by_redelivery), ("published again", found.published_again, by_publishing)]
+        {
+            if times > bound {
+                broken.push(format!("{how} {times}, at most {bound}: {}", found.done_again.some.join(" ")));
+            }
         }
         if counts.unsettled > 0 {
             broken.push(format!("not worked off: {}", counts.unsettled));
@@ -105,7 +106,7 @@ impl Outcome {
             "seed": self.seed,
             "messages": self.scenario.messages,
             "window": self.window,
-            "bound": self.bound(),
+            "bound": { "redelivered": self.bounds().0, "published_again": self.bounds().1 },
             "seconds": self.seconds,
             "holds": self.holds(),
             "seen": self.seen,
@@ -129,7 +130,7 @@ impl fmt::Display for Outcome {
             seen.faults,
             found.lost.count,
             found.duplicated,
-            self.bound(),
+            self.bounds().0 + self.bounds().1,
             found.gaps.count,
             found.unexpected.count,
             found.unknown,

@@ -81,6 +81,8 @@ pub struct Findings {
     pub recovered: usize,
     /// Handler runs beyond the first of each message.
     pub duplicated: usize,
+    /// Those of them that a redelivery does not explain: the message was published more than once.
+    pub published_again: usize,
     /// Messages that were done more than once.
     pub done_again: Ids,
     /// Messages that were overtaken by a later one of their key.
@@ -134,7 +136,11 @@ impl Books {
     /// Compares everything.
     pub fn findings(&self) -> Findings {
         let mut times: HashMap<Id, usize> = HashMap::new();
-        self.effects.iter().for_each(|effect| *times.entry(effect.id).or_default() += 1);
+        let mut first_deliveries: HashMap<Id, usize> = HashMap::new();
+        for effect in &self.effects {
+            *times.entry(effect.id).or_default() += 1;
+            *first_deliveries.entry(effect.id).or_default() += usize::from(!effect.redelivered);
+        }
         let with = |word: Word| self.sent.iter().filter(move |(_, last)| **last == word).map(|(id, _)| *id);
         let is_somewhere = |id: &Id| times.contains_key(id) || self.dead.contains(id) || self.left.contains(id);
         let unconfirmed: Vec<Id> = with(Word::Unknown).chain(with(Word::Intent)).collect();
@@ -154,6 +160,7 @@ impl Books {
             unexpected: seen.into_iter().filter(|id| !self.sent.contains_key(id)).collect(),
             recovered: unconfirmed.iter().filter(|id| times.contains_key(id)).count(),
             duplicated: times.values().map(|times| times - 1).sum(),
+            published_again: first_deliveries.values().map(|times| times.saturating_sub(1)).sum(),
             done_again: done_again.into_iter().collect(),
             gaps: self.gaps(),
             damaged: self.effects.iter().filter(|effect| !effect.whole).map(|effect| effect.id).collect(),
@@ -298,6 +305,15 @@ mod tests {
         let found = books.findings();
         assert_eq!((found.duplicated, some(&found.done_again)), (3, vec!["00000007-0-0-4", "00000007-0-1-5"]));
         assert_eq!(found.gaps.count, 0, "a rewind is allowed");
+    }
+
+    #[test]
+    fn a_duplicate_that_was_not_redelivered_was_published_again() {
+        let mut books = good();
+        books.done(Effect { redelivered: true, ..effect(id(0, 4)) });
+        assert_eq!((books.findings().duplicated, books.findings().published_again), (1, 0));
+        books.done(effect(id(0, 4)));
+        assert_eq!((books.findings().duplicated, books.findings().published_again), (2, 1));
     }
 
     #[test]

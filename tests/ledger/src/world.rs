@@ -2,13 +2,11 @@
 
 use crate::broker::Broker;
 use crate::child::{Ended, Role};
-use crate::effects::stamped;
+use crate::exits::{self, Exit};
 use crate::faults::Healed;
-use crate::ids::Id;
 use crate::plant::Plant;
-use crate::tail::Tail;
+use crate::progress::Progress;
 use serde::Serialize;
-use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,15 +56,6 @@ pub enum Carrier {
     Worker,
     /// The bridge under test, where there is one.
     Bridge,
-}
-
-/// How a process has to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// With 0.
-    Drained,
-    /// With 0 where nothing is unknown; with 75 where something was not settled.
-    AsReported,
 }
 
 /// How a run is set up.
@@ -128,10 +117,7 @@ pub struct World {
     worker: Option<Role>,
     bridge: Option<Role>,
     boots: u32,
-    effects: Tail,
-    done: HashSet<Id>,
-    /// When each message was first seen to be done.
-    done_at_ms: Vec<u64>,
+    progress: Progress,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -158,9 +144,7 @@ impl World {
             worker: None,
             bridge: None,
             boots: 0,
-            effects: Tail::new(&effects),
-            done: HashSet::new(),
-            done_at_ms: Vec::new(),
+            progress: Progress::of(&effects),
             interrupted,
             setup,
         })
@@ -198,7 +182,7 @@ impl World {
 
     /// Messages that have been done so far.
     pub fn done(&self) -> usize {
-        self.done_at_ms.len()
+        self.progress.done()
     }
 
     fn broke(&mut self, what: impl Into<String>) {
@@ -228,7 +212,8 @@ impl World {
             seed,
         ]);
         if let Some(rate) = rate {
-            arguments.extend(text(&[&"--rate", &rate]));
+            // What a fault may leave unconfirmed is bounded as what it may redeliver is.
+            arguments.extend(text(&[&"--rate", &rate, &"--underway", &self.setup.window]));
         }
         self.producer = Some(Role::start(folder, &format!("produce-{}", self.producers), &arguments)?);
         self.producers += 1;
@@ -336,43 +321,14 @@ impl World {
 
     fn judge(&mut self, ended: &Ended, exit: Exit) {
         let said = ended.code.map_or("signal".to_owned(), |code| code.to_string());
-        *self.seen.exits.entry(said.clone()).or_default() += 1;
-        let [unknown, returned, abandoned] = ["unknown", "returned", "abandoned"].map(|name| ended.count(name));
-        self.seen.unknown += unknown;
-        let right = match (exit, ended.code) {
-            (Exit::Drained, code) => code == Some(0),
-            (Exit::AsReported, Some(0)) => unknown == 0,
-            (Exit::AsReported, Some(75)) => unknown + returned + abandoned > 0,
-            (Exit::AsReported, _) => false,
-        };
-        let Ended { name, .. } = ended;
-        if !right {
-            self.broke(format!("{name}: exit {said} with unknown {unknown}, returned {returned}"));
-        }
-        match &ended.report {
-            None => self.broke(format!("{name}: no shutdown report")),
-            Some(_) if ended.count("unaccounted") != 0 => {
-                self.broke(format!("{name}: unaccounted {}", ended.count("unaccounted")));
-            }
-            Some(report) if report["exit_code"].as_i64() != ended.code.map(i64::from) => {
-                self.broke(format!("{name}: reports exit {} and ends with {said}", report["exit_code"]));
-            }
-            Some(_) => {}
-        }
+        *self.seen.exits.entry(said).or_default() += 1;
+        self.seen.unknown += ended.count("unknown");
+        self.seen.broken.extend(exits::wrong(ended, exit));
     }
 
     /// Reads what has been done since the last look.
     fn look(&mut self) -> Result<(), Trouble> {
-        let (done, at) = (&mut self.done, &mut self.done_at_ms);
-        let mut wrong = None;
-        self.effects.each(|line| match stamped(line) {
-            Ok((stamp, effect)) if done.insert(effect.id) => at.push(stamp),
-            Ok(_) => {}
-            Err(error) => wrong = Some(error),
-        })?;
-        if let Some(error) = wrong {
-            return Err(Trouble(error));
-        }
+        self.progress.look()?;
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(Trouble("interrupted".to_owned()));
         }
@@ -418,13 +374,13 @@ impl World {
     /// Waits until messages flow again, and notes how long that took. So many are known to be still to come.
     pub fn resumed(&mut self, healed: Healed, to_come: u32) -> Result<(), Trouble> {
         self.look()?;
-        let before = self.done_at_ms.partition_point(|at| *at < healed.at_ms);
+        let before = self.progress.before(healed.at_ms);
         let shown_by = healed.shown_by.min(to_come.saturating_sub(before as u32)) as usize;
         if shown_by == 0 {
             return Ok(());
         }
         self.wait_for(before + shown_by)?;
-        self.resume_took(self.done_at_ms[before + shown_by - 1].saturating_sub(healed.at_ms));
+        self.resume_took(self.progress.at_ms(before + shown_by).saturating_sub(healed.at_ms));
         Ok(())
     }
 

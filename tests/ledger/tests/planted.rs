@@ -69,7 +69,7 @@ fn an_ack_without_the_handler_is_found_as_a_loss() {
 
 #[test]
 fn a_message_that_is_handled_twice_is_found() {
-    finds("sigterm", "effect-twice", "duplicated");
+    finds("sigterm", "effect-twice", "published again");
 }
 
 #[test]

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn queue(queue_type: Option<QueueType>, delivery_limit: Option<i64>, single_active: Option<bool>) -> Queue {
-        Queue { queue_type, declared: false, single_active, delivery_limit, warnings: Vec::new() }
+        Queue { queue_type, declared: false, single_active, delivery_limit, warnings: Vec::new(), notes: Vec::new() }
     }
 
     #[test]
@@ -88,7 +88,11 @@ mod tests {
             (None, None, true, Recall::CloseChannel),
             (None, None, false, Recall::Nack),
         ] {
-            assert_eq!(Recall::of(&queue(queue_type, limit, None), by_key), recall, "{queue_type:?} {limit:?} {by_key}");
+            assert_eq!(
+                Recall::of(&queue(queue_type, limit, None), by_key),
+                recall,
+                "{queue_type:?} {limit:?} {by_key}"
+            );
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What exists at the broker: looked for first, declared only where it is absent and may be.
 //!
 //! `arguments` is what ours are declared with, `probe` what a queue really is, `concerns` what an operator should know of
-//! it, `permission` whether it may be read or written.
+//! it, `permission` whether it may be read or written, `tiers` the queues in which retries wait.
 
 mod arguments;
 mod concerns;
 mod permission;
 mod probe;
+mod tiers;
 
 use super::management::{self, Told};
 use super::place::{Place, QueueType, RoutingKey, Side};
@@ -20,6 +21,7 @@ use lapin::types::FieldTable;
 use probe::{Found, Probed};
 
 pub(super) use arguments::{Arguments, DELIVERY_LIMIT, Value};
+pub(super) use tiers::{Tier, declare as declare_tier, supported as tiers_supported};
 
 /// A queue that goes while it is looked at, or comes while it is made, is looked at so often.
 const LOOKS: usize = 3;
@@ -173,7 +175,9 @@ async fn queue(wire: &Wire, place: &Place, side: Side) -> Result<Queue, Error> {
             }
             // Somebody else has made it meanwhile, and otherwise: then it is used as it is.
             Err(error) if refusal(&error) == Refusal::Precondition => last = Some(explain(what, &error)),
-            Err(error) if refusal(&error) == Refusal::Access => return Err(forbidden(place, &super::refusal::words(&error))),
+            Err(error) if refusal(&error) == Refusal::Access => {
+                return Err(forbidden(place, &super::refusal::words(&error)));
+            }
             Err(error) => return Err(explain(what, &error)),
         }
     }
@@ -185,12 +189,17 @@ async fn queue(wire: &Wire, place: &Place, side: Side) -> Result<Queue, Error> {
 /// What a queue that exists is; `None` where it has gone meanwhile.
 pub(super) async fn look(wire: &Wire, place: &Place, side: Side) -> Result<Option<Queue>, Error> {
     let (policy, mut notes) = match management::queue(place).await {
-        None => (Default::default(), vec![format!(
-            "policies of queue '{}' are not told by AMQP: they are seen where management=URL is given",
-            place.queue
-        )]),
+        None => (
+            Default::default(),
+            vec![format!(
+                "policies of queue '{}' are not told by AMQP: they are seen where management=URL is given",
+                place.queue
+            )],
+        ),
         Some(Ok(Told { policy, .. })) => (policy, Vec::new()),
-        Some(Err(error)) => (Default::default(), vec![format!("policies of queue '{}' are not seen: {error}", place.queue)]),
+        Some(Err(error)) => {
+            (Default::default(), vec![format!("policies of queue '{}' are not seen: {error}", place.queue)])
+        }
     };
     let mut queue = match probe::probe(wire, place).await? {
         Probed::Absent => return Ok(None),
