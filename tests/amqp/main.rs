@@ -2,6 +2,7 @@
 
 #[path = "../support/broker.rs"]
 mod broker;
+mod contents;
 mod peer;
 #[path = "../support/proxy.rs"]
 mod proxy;
