@@ -66,7 +66,8 @@ async fn ask(management: &str, place: &Place) -> Result<Told, Error> {
     };
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", login.0, login.1));
     let path = format!("/api/queues/{}/{}", escaped(&place.server.vhost), escaped(&place.queue));
-    let mut login_header = hyper::header::HeaderValue::try_from(format!("Basic {basic}")).map_err(|error| away(&error))?;
+    let mut login_header =
+        hyper::header::HeaderValue::try_from(format!("Basic {basic}")).map_err(|error| away(&error))?;
     login_header.set_sensitive(true);
     let request = Request::get(path)
         .header(HOST, &at)

@@ -23,8 +23,8 @@ mod topology;
 mod wire;
 
 use super::{
-    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Inspection, Shelf, Sink, SinkPlan, SinkSpec, Source, SourceHooks, SourcePlan,
-    SourceSpec, Transport, Url,
+    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Inspection, Shelf, Sink, SinkPlan, SinkSpec, Source,
+    SourceHooks, SourcePlan, SourceSpec, Transport, Url,
 };
 use crate::error::Error;
 use place::{Place, Side};

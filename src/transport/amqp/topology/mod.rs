@@ -173,7 +173,9 @@ async fn queue(wire: &Wire, place: &Place, side: Side) -> Result<Queue, Error> {
             }
             // Somebody else has made it meanwhile, and otherwise: then it is used as it is.
             Err(error) if refusal(&error) == Refusal::Precondition => last = Some(explain(what, &error)),
-            Err(error) if refusal(&error) == Refusal::Access => return Err(forbidden(place, &super::refusal::words(&error))),
+            Err(error) if refusal(&error) == Refusal::Access => {
+                return Err(forbidden(place, &super::refusal::words(&error)));
+            }
             Err(error) => return Err(explain(what, &error)),
         }
     }
@@ -185,12 +187,17 @@ async fn queue(wire: &Wire, place: &Place, side: Side) -> Result<Queue, Error> {
 /// What a queue that exists is; `None` where it has gone meanwhile.
 pub(super) async fn look(wire: &Wire, place: &Place, side: Side) -> Result<Option<Queue>, Error> {
     let (policy, mut notes) = match management::queue(place).await {
-        None => (Default::default(), vec![format!(
-            "policies of queue '{}' are not told by AMQP: they are seen where management=URL is given",
-            place.queue
-        )]),
+        None => (
+            Default::default(),
+            vec![format!(
+                "policies of queue '{}' are not told by AMQP: they are seen where management=URL is given",
+                place.queue
+            )],
+        ),
         Some(Ok(Told { policy, .. })) => (policy, Vec::new()),
-        Some(Err(error)) => (Default::default(), vec![format!("policies of queue '{}' are not seen: {error}", place.queue)]),
+        Some(Err(error)) => {
+            (Default::default(), vec![format!("policies of queue '{}' are not seen: {error}", place.queue)])
+        }
     };
     let mut queue = match probe::probe(wire, place).await? {
         Probed::Absent => return Ok(None),

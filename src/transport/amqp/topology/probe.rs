@@ -175,7 +175,8 @@ mod tests {
             ("received none but current is the value '5' of type 'signedint'", "x-max", Some(Value::Number(5))),
             ("received the value 'it' of type 'longstr' but current is none", "x-queue-type", None),
         ] {
-            let text = format!("PRECONDITION_FAILED - inequivalent arg '{name}' for queue 'a 'b'' in vhost '/': {said}");
+            let text =
+                format!("PRECONDITION_FAILED - inequivalent arg '{name}' for queue 'a 'b'' in vhost '/': {said}");
             assert_eq!(Difference::read(&text), Some(Difference { name: name.to_owned(), current }), "{said}");
         }
         assert_eq!(Difference::read("inequivalent arg 'x' for queue 'q': received none but current is [1]"), None);
