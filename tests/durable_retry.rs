@@ -161,3 +161,30 @@ async fn without_order_only_long_delays_go_to_the_store_and_they_wait_here_where
     let stopped = stopped(running).await;
     assert_eq!((source.left(), count(&stopped, "take", "retried"), count(&stopped, "take", "returned")), (2, 1, 2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_could_hold_a_message_longer_than_its_broker_lets_it_does_not_start() {
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    let quick = Retry::fixed(Duration::from_secs(1));
+    for (timeout, retry, fits) in [
+        (minutes(5), Retry::default(), true),
+        (minutes(10), quick, false),
+        (minutes(29), Retry::never(), true),
+        (minutes(30), Retry::never(), false),
+        (minutes(29), quick.durable(), true),
+        (minutes(5), Retry::fixed(minutes(8)), false),
+    ] {
+        let (app, _) = app("ages");
+        let scripted = Scripted::default();
+        scripted.retry_store_of("in");
+        scripted.at_source("in").set(|source| source.holds_for = Some(minutes(30)));
+        let consumer = failing(&Log::default(), 1).timeout(timeout).retry(retry);
+        let started = app.transport(scripted).consumer(consumer).start(&Handle::current()).await;
+        assert_eq!(started.is_ok(), fits, "{timeout:?}, {retry:?}");
+        if let Err(error) = started {
+            assert_eq!(error.exit_code(), 78, "{error}");
+            let text = error.to_string();
+            assert!(text.contains("'take' may hold") && text.contains("30m"), "{text}");
+        }
+    }
+}

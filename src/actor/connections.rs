@@ -105,10 +105,13 @@ mod tests {
         Hindrance::Sink("test:out".into())
     }
 
+    /// What happens, and what is to be seen then: whether it is connected, how often again, and how many reasons.
+    type Step<'a> = (&'a dyn Fn(&Connections), u8, u32, usize);
+
     #[test]
     fn a_worker_is_connected_only_while_its_source_and_its_sink_are() {
         let gone = || Error::new(ErrorKind::Io, "reset");
-        let steps: [(&dyn Fn(&Connections), u8, u32, usize); 8] = [
+        let steps: [Step<'_>; 8] = [
             (&|all| all.awaited(Hindrance::Source), 0, 0, 0),
             (&|all| all.awaited(sink()), 0, 0, 0),
             // Not made yet, so that it is no connection that is made again later.

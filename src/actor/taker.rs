@@ -16,7 +16,7 @@ use crate::supervisor::drain::{Cause, Event, Kind};
 use crate::supervisor::health::Hindrance;
 use crate::transport::{BoxFuture, SinkPlan, SourcePlan};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -25,6 +25,13 @@ use tower_service::Service;
 
 /// How often a restart looks whether the lanes before it are gone.
 const LANES_GONE_EVERY: Duration = Duration::from_millis(10);
+
+/// An actor whose sink has failed closes its source within this, before it falls: what it holds goes back in order, and
+/// a source that counts unclean ends has none to count.
+const CLOSE_BEFORE_THE_FALL: Duration = Duration::from_secs(5);
+
+/// A source that was told to close by a moment is given this much more to say so.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// A sink of the taker's own: the destination of a bridge, a dead-letter place, a retry store.
 #[derive(Clone)]
@@ -146,6 +153,10 @@ struct State {
     /// Loops that have not ended: the intake first, then those that send for it.
     running: usize,
     stop_by: Option<Instant>,
+    /// Whether there is an open source, and an intake that can close it.
+    opened: Arc<AtomicBool>,
+    /// What failed beside the source, which is being closed.
+    falling: Option<String>,
     loops: Vec<Guarded>,
     stopping_life: Option<Guarded>,
 }
@@ -168,6 +179,8 @@ impl Actor for TakerActor {
             publishers: Vec::new(),
             running: 1 + plan.publishing.len(),
             stop_by: None,
+            opened: Arc::default(),
+            falling: None,
             loops: Vec::new(),
             stopping_life: None,
         };
@@ -186,8 +199,9 @@ impl Actor for TakerActor {
         }
         let ended = myself.clone();
         let panicking = link.clone();
+        let opened = state.opened.clone();
         let work = async move {
-            let end = match take(plan, link, asked, connected).await {
+            let end = match take(plan, link, asked, connected, opened).await {
                 Ok(()) => Order::LoopEnded,
                 Err(text) => Order::LoopFailed(text),
             };
@@ -225,11 +239,24 @@ impl Actor for TakerActor {
             }
             Order::LoopEnded => {
                 state.running = state.running.saturating_sub(1);
+                if state.asks.is_closed()
+                    && let Some(text) = state.falling.take()
+                {
+                    return Err(text.into());
+                }
                 if state.running == 0 && state.stop_by.is_some() {
                     state.end(&myself);
                 }
             }
-            Order::LoopFailed(text) => return Err(text.into()),
+            Order::LoopFailed(text) => {
+                if let Some(first) = state.falling.take() {
+                    return Err(first.into());
+                }
+                if !state.close_before_the_fall(&myself) {
+                    return Err(text.into());
+                }
+                state.falling = Some(text);
+            }
         }
         Ok(())
     }
@@ -247,6 +274,18 @@ impl State {
         self.stopping_life = Some(Guarded::spawn(work, move |text| {
             let _ = panicked.cast(Order::LoopFailed(format!("panicked while it was stopped: {text}")));
         }));
+    }
+
+    /// Has the source closed, when there is one and it is not its own loop that failed. The end of that loop, or the
+    /// time that it has, is what the actor falls at.
+    fn close_before_the_fall(&self, myself: &ActorRef<Order>) -> bool {
+        let by = Instant::now() + CLOSE_BEFORE_THE_FALL;
+        let closes = self.opened.load(Ordering::Acquire) && self.asks.try_send(IntakeAsk::Close { by }).is_ok();
+        if closes {
+            let late = CLOSE_BEFORE_THE_FALL + CLOSE_GRACE;
+            drop(myself.send_after(late, || Order::LoopFailed("the source was not closed in time".to_owned())));
+        }
+        closes
     }
 
     fn close_publishers(&mut self, by: Instant) {
@@ -369,6 +408,7 @@ async fn take(
     link: Link,
     asked: mpsc::Receiver<IntakeAsk>,
     connected: Vec<tokio::sync::watch::Receiver<bool>>,
+    opened: Arc<AtomicBool>,
 ) -> Result<(), String> {
     for mut wait in connected {
         // Sinks first: what is taken must have somewhere to go. Its end without a connection is the actor's failure.
@@ -401,6 +441,7 @@ async fn take(
         Ok(source) => source,
         Err(error) => return Err(fail(&error)),
     };
+    opened.store(true, Ordering::Release);
     let config = IntakeConfig {
         worker: plan.name.clone(),
         window: plan.window,
@@ -455,7 +496,10 @@ fn report(link: &Link, failed: &Arc<Mutex<Option<String>>>) -> Report {
             }
             IntakeNews::Stalled(for_) => {
                 link.metrics.stalled.set(1.0);
-                let why = format_args!("nothing settled for {}", crate::duration::short(for_));
+                let settled = format!("nothing settled for {}", crate::duration::short(for_));
+                // The oldest is the one to look at; without any, what is in flight waits for something else.
+                let oldest = link.counts.line().running().min_by_key(|running| running.started_ms);
+                let why = oldest.map_or(settled.clone(), |running| format!("{settled}: {running}"));
                 link.health.hindered(Hindrance::Stall, why);
             }
             IntakeNews::Moving => {

@@ -7,7 +7,7 @@ use crate::delivery::Delivery;
 use crate::engine::lane::{BatchBounds, LaneConfig, Places};
 use crate::engine::order::Order;
 use crate::engine::rate::RateLimit;
-use crate::engine::retry::Retry;
+use crate::engine::retry::{IN_PLACE_WITHOUT_ORDER, Retry};
 use crate::handler::{
     BatchWorker, Bind, Context, Deliveries, Handler, HandlerBind, Layered, Make, Missing, Registry, Unit, Wiring,
     Worker,
@@ -159,6 +159,7 @@ impl Taking {
             places.retry_store = Some(store.outlet.clone());
             publishing.push(store);
         }
+        self.fits_in(source.holds_for(), &url, &capabilities, planning);
         let (lanes_of, life) = lanes_of?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
         let lanes = self.instances.or(self.lanes).unwrap_or(cores).clamp(1, concurrency);
@@ -212,6 +213,29 @@ impl Taking {
         let outlet = own_outlet(format!("{} retry store of {url}", self.name).into());
         // Who asked for it shall hear at the start that the server cannot.
         Some(Publishing { outlet, sink, lazily: !self.retry.is_durable() })
+    }
+
+    /// Tells when the broker would take a message away before its last attempt could end.
+    fn fits_in(&self, limit: Option<Duration>, url: &Url, capabilities: &Capabilities, planning: &mut Planning<'_>) {
+        let Some(limit) = limit else { return };
+        let unordered = self.order == Order::None && capabilities.delayed_redelivery;
+        let leaves = |delay| self.retry.is_durable() || (unordered && delay > IN_PLACE_WITHOUT_ORDER);
+        let held = self.retry.held_at_most(self.timeout, leaves);
+        if held < limit {
+            return;
+        }
+        let short = crate::duration::short;
+        let what = format!(
+            "may hold a message for {}: {} attempts with a handler timeout of {}, and delays of up to {} between them; \
+             {url} takes it away after {}. Shorten the handler timeout or the retries, let retries wait in the broker \
+             by durable(), or have the broker allow more",
+            short(held),
+            self.retry.max_attempts(),
+            short(self.timeout),
+            short(self.retry.max_delay()),
+            short(limit),
+        );
+        planning.wrong(Problem::new(&self.name, what));
     }
 
     /// Messages that may be delivered and unsettled.

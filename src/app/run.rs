@@ -129,7 +129,15 @@ async fn live(
                 deadline
             });
             let token = std::env::var("LONGSHORE_ADMIN_TOKEN").ok().filter(|token| !token.is_empty()).map(Secret::new);
-            Some(bound.serve(running.health.clone(), scrape, shutdown, token).await?)
+            match bound.serve(running.health.clone(), scrape, shutdown, token).await {
+                Ok(serving) => Some(serving),
+                Err(error) => {
+                    // What has started is undone in order, as after any other failure of the start.
+                    running.stop();
+                    running.wait().await;
+                    return Err(error);
+                }
+            }
         }
         None => None,
     };

@@ -12,6 +12,7 @@ use crate::supervisor::counts::Counts;
 use crate::supervisor::drain::{Actor as Id, Cause, Event};
 use crate::supervisor::health::{Health, Readiness};
 use crate::supervisor::phases::PhaseEnds;
+use crate::supervisor::report::Report;
 use crate::supervisor::root::{self, Child, Ending, RootArgs, RootRef};
 use crate::telemetry::metrics::{AppMetrics, WorkerMetrics};
 use std::fmt;
@@ -27,6 +28,9 @@ pub struct Running {
     pub(super) ended: Option<oneshot::Receiver<Ending>>,
     pub(super) counts: Vec<Counts>,
 }
+
+/// The exit code of an app whose root supervisor is gone.
+const WITHOUT_A_ROOT: u8 = 70;
 
 /// How an app has stopped.
 #[derive(Debug)]
@@ -93,17 +97,32 @@ impl Running {
         self.root.tell(Event::Request(Cause::Embedder));
     }
 
-    /// Waits until it has stopped. Cancel-safe until it has; after that it waits for ever.
+    /// Waits until it has stopped. Cancel-safe.
+    ///
+    /// # Panics
+    /// When it has stopped and that was told already.
     pub async fn wait(&mut self) -> Stopped {
         let ended = self.ended.as_mut().expect("an app that runs has an end to wait for");
-        match ended.await {
-            Ok(ending) => {
-                self.ended = None;
-                Stopped { ending }
-            }
-            // The root ends by reporting; a root that panicked is a bug, told by its log line.
-            Err(_) => std::future::pending().await,
-        }
+        let ending = ended.await;
+        self.ended = None;
+        Stopped { ending: ending.unwrap_or_else(|_| self.ending_without_its_root()) }
+    }
+
+    /// The root ends by reporting. One that did not has panicked, and its actors have gone with it: a bug of this
+    /// library's, at which the process ends as at a restart that was given up.
+    fn ending_without_its_root(&self) -> Ending {
+        let error = "the root supervisor ended without a report".to_owned();
+        tracing::error!(app = self.health.app(), "{error}");
+        let report = Report {
+            app: self.health.app().to_owned(),
+            cause: Cause::Escalated(WITHOUT_A_ROOT),
+            exit_code: WITHOUT_A_ROOT,
+            elapsed: self.clock.elapsed(),
+            phases: Vec::new(),
+            actors: Vec::new(),
+            stuck: Vec::new(),
+        };
+        Ending { code: WITHOUT_A_ROOT, report, at_once: false, error: Some(error) }
     }
 }
 
@@ -251,5 +270,27 @@ impl Launch {
             .map_err(|error| Error::new(crate::ErrorKind::Start, "the root did not start").caused_by(error))?
             .map_err(|error| Error::new(crate::ErrorKind::Start, format!("the root did not start: {error}")))?;
         Ok(Running { root: self.root, clock, health, ended: Some(ended), counts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn an_app_whose_root_is_gone_has_ended_and_says_so() {
+        let (tell, ended) = oneshot::channel();
+        let mut running = Running {
+            root: RootRef::default(),
+            clock: Arc::new(StopClock::new(PhaseEnds::new(Duration::from_secs(1), Duration::ZERO), None)),
+            health: Health::new("orders", "1.2.3"),
+            ended: Some(ended),
+            counts: Vec::new(),
+        };
+        drop(tell);
+        let stopped = running.wait().await;
+        assert_eq!(stopped.exit_code(), 70);
+        assert!(stopped.start_error().unwrap().contains("root supervisor"), "{stopped:?}");
     }
 }

@@ -213,6 +213,8 @@ struct Intake {
     settled_at: Instant,
     stalled: bool,
     releasing: Vec<(u64, Ownership, usize, bool)>,
+    /// What the source asked back, and how many lanes have not answered.
+    recalling: Vec<(u64, Ownership, usize)>,
     next_token: u64,
     waiting: u64,
     /// It takes nothing more, and what waits in its source is of no interest: a limit is reached, a message has no
@@ -269,6 +271,7 @@ pub(crate) async fn intake(
         settled_at: now,
         stalled: false,
         releasing: Vec::new(),
+        recalling: Vec::new(),
         next_token: 0,
         waiting: 0,
         sated: false,
@@ -478,6 +481,7 @@ impl Intake {
             LaneNews::Settled(settlements) => self.settle(settlements),
             LaneNews::Dropped(these) => self.give_back(these),
             LaneNews::Released { token } => self.released(token),
+            LaneNews::Recalled { token } => self.recalled(token),
             // Only the first is told: it is the one to look at.
             LaneNews::NoDeadPlace(_) if self.stuck => {}
             LaneNews::NoDeadPlace(text) => {
@@ -583,6 +587,13 @@ impl Intake {
             Event::Assigned(_) => {}
             Event::Revoking { ownership, .. } => self.let_go(ownership, false),
             Event::Lost(ownership) => self.let_go(ownership, true),
+            Event::Recall(ownership) => self.recall(ownership),
+            Event::Ageing { at, age, limit } => {
+                use crate::duration::short;
+                tracing::warn!(worker = %self.config.worker, position = at.position, partition = at.partition,
+                    epoch = at.epoch, age = %short(age), limit = %short(limit),
+                    "a message is still being handled: its broker takes it away at the limit, and it is handled twice");
+            }
             Event::Connected => {
                 self.connected = true;
                 self.quiet_since = Instant::now();
@@ -725,6 +736,29 @@ impl Intake {
             let (_, ownership, _, lost) = self.releasing.swap_remove(at);
             if !lost {
                 self.source.tell(Ask::Released(ownership));
+            }
+        }
+    }
+
+    fn recall(&mut self, ownership: Ownership) {
+        if !self.config.takes_back {
+            // It could not take them.
+            return self.source.tell(Ask::Recalled(ownership));
+        }
+        self.give_back_suspects(Some(&ownership));
+        let token = self.next_token;
+        self.next_token += 1;
+        self.recalling.push((token, ownership.clone(), self.lanes.asks.len()));
+        self.lanes.tell(|| LaneAsk::Recall { token, ownership: ownership.clone() });
+    }
+
+    fn recalled(&mut self, token: u64) {
+        let Some(at) = self.recalling.iter().position(|(each, ..)| *each == token) else { return };
+        self.recalling[at].2 -= 1;
+        if self.recalling[at].2 == 0 {
+            let (_, ownership, _) = self.recalling.swap_remove(at);
+            if !matches!(self.mode, Mode::Closed { .. }) {
+                self.source.tell(Ask::Recalled(ownership));
             }
         }
     }

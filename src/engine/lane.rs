@@ -78,6 +78,8 @@ pub(crate) enum LaneAsk {
     Cancel,
     /// Start nothing of this ownership; say `Released` under this number when nothing of it is left.
     Release { token: u64, ownership: Ownership, lost: bool },
+    /// Give back what of this ownership no handler has started; say `Recalled` under this number when that is told.
+    Recall { token: u64, ownership: Ownership },
 }
 
 /// What a lane tells the intake.
@@ -87,6 +89,9 @@ pub(crate) enum LaneNews {
     /// Not started, or waiting for another attempt: goes back.
     Dropped(Vec<At>),
     Released {
+        token: u64,
+    },
+    Recalled {
         token: u64,
     },
     /// Bad input and no place for it: the worker cannot go on.
@@ -292,6 +297,7 @@ where
             LaneAsk::WorkOff => {}
             LaneAsk::Cancel => self.cancel(),
             LaneAsk::Release { token, ownership, lost } => self.release(token, ownership, lost),
+            LaneAsk::Recall { token, ownership } => self.recall(token, &ownership),
         }
     }
 

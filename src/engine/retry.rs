@@ -70,6 +70,24 @@ impl Retry {
         self.max
     }
 
+    /// How long a message can be held by attempts that each take `timeout`, and by the longest delays between them,
+    /// where those that `leaves` covers are waited out elsewhere. What a handler asks for by itself is not in it.
+    pub(crate) fn held_at_most(&self, timeout: Duration, leaves: impl Fn(Duration) -> bool) -> Duration {
+        // After so many the delay has stopped growing, so that the rest is one product.
+        let grows = self.attempts.min(u32::BITS + 1);
+        let (mut held, mut most) = (timeout, timeout);
+        for attempts in 1..grows {
+            let Some(delay) = self.delay_after(attempts, 1.0) else { break };
+            held = if leaves(delay) { timeout } else { held.saturating_add(delay).saturating_add(timeout) };
+            most = most.max(held);
+        }
+        if !leaves(self.max) {
+            most =
+                most.max(held.saturating_add(self.max.saturating_add(timeout).saturating_mul(self.attempts - grows)));
+        }
+        most
+    }
+
     /// The delay before the next attempt after `attempts` failed ones; `None` when there shall be none.
     /// `jitter` is from 0 to 1.
     pub fn delay_after(&self, attempts: u32, jitter: f64) -> Option<Duration> {
@@ -78,7 +96,9 @@ impl Retry {
         }
         let doublings = attempts.saturating_sub(1).min(63);
         let full = self.min.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.max);
-        Some(full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0))
+        let factor = 0.5 + jitter.clamp(0.0, 1.0) / 2.0;
+        // The longest delay that there is gets longer by rounding.
+        Some(Duration::try_from_secs_f64(full.as_secs_f64() * factor).unwrap_or(full))
     }
 }
 
@@ -92,6 +112,25 @@ mod tests {
         let retry = Retry::exponential(Duration::from_secs(1), Duration::from_secs(5)).attempts(6);
         let delays: Vec<_> = (1..=6).map(|attempts| retry.delay_after(attempts, 1.0).map(|d| d.as_secs())).collect();
         assert_eq!(delays, [Some(1), Some(2), Some(4), Some(5), Some(5), None]);
+    }
+
+    #[test]
+    fn a_message_is_held_by_every_attempt_in_place_and_by_the_delays_between_them() {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let stays = |_: Duration| false;
+        // The defaults: 5 minutes three times, 1 s and 2 s.
+        assert_eq!(Retry::default().held_at_most(minutes(5), stays), Duration::from_secs(903));
+        assert_eq!(Retry::never().held_at_most(minutes(5), stays), minutes(5));
+        let retry = Retry::fixed(minutes(1)).attempts(4);
+        assert_eq!(retry.held_at_most(minutes(2), stays), minutes(11));
+        assert_eq!(retry.held_at_most(minutes(2), |_| true), minutes(2), "each attempt is a delivery of its own");
+        let grows = Retry::exponential(minutes(1), minutes(8)).attempts(5);
+        // 1, 2 and then 4 minutes, which leave: three attempts before, two after.
+        assert_eq!(grows.held_at_most(minutes(1), |delay| delay == minutes(4)), minutes(10));
+        let many = Retry::fixed(Duration::from_secs(1)).attempts(1_000);
+        assert_eq!(many.held_at_most(Duration::from_secs(1), stays), Duration::from_secs(1_999));
+        let absurd = Retry::fixed(Duration::MAX).attempts(u32::MAX);
+        assert_eq!(absurd.held_at_most(minutes(5), stays), Duration::MAX);
     }
 
     proptest! {

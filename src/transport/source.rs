@@ -72,6 +72,14 @@ pub trait SourcePlan: Send + Sync {
     /// The group it will consume as, where it has one.
     fn group(&self) -> Option<&str>;
 
+    /// How long the broker lets a delivery be unsettled before it takes it away, counted from the delivery; `None`
+    /// where it does not mind. A worker whose handler timeout and retries in place could hold one longer does not
+    /// start. What no handler has started the source asks back in time, by [`Event::Recall`], and of the rest it tells
+    /// by [`Event::Ageing`].
+    fn holds_for(&self) -> Option<Duration> {
+        None
+    }
+
     /// Opens it. Connecting may go on inside [`Source::next`]; a source that is not connected yet says
     /// [`Event::Connected`] once it is. Fails at once for what no patience can mend.
     fn open(&self, hooks: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>>;
@@ -195,6 +203,9 @@ pub enum Ask {
     Resume(Option<Box<[u32]>>),
     /// Nothing of this ownership is running any more: a revoke may go on.
     Released(Ownership),
+    /// After [`Event::Recall`]: everything of it that no handler had started was returned by [`Ask::Return`]. What is
+    /// still unsettled of it has been started.
+    Recalled(Ownership),
     /// Count what waits, then say [`Event::Measured`].
     Measure,
     /// Settle what was told, give back everything else, release the broker; say [`Event::Closed`] by then, whatever
@@ -250,6 +261,23 @@ pub enum Event {
     },
     /// An ownership is lost: its deliveries will come again, here or elsewhere; settlements of it are stale.
     Lost(Ownership),
+    /// Give back what was delivered of this and no handler has started: it gets too old here. The ownership goes on,
+    /// and so do handlers that run, messages that wait for another attempt, and those that wait for confirms.
+    /// [`Ask::Recalled`] answers it, behind every [`Ask::Return`].
+    ///
+    /// All of it at once, so that the order by key holds: of a key, what is given back was delivered after what stays.
+    /// Only for a source that takes back, which delivers nothing of this before the answer.
+    Recall(Ownership),
+    /// This was started and is still unsettled long after its delivery: said once for each, early enough for the
+    /// warning to be of use.
+    Ageing {
+        /// Which delivery.
+        at: At,
+        /// How long it has been unsettled.
+        age: Duration,
+        /// When the broker takes it away, counted from its delivery.
+        limit: Duration,
+    },
     /// Connected and subscribed; also after each reconnect, once for each.
     Connected,
     /// The connection is gone, said once; the source tries again by itself, with back-off. It hands over nothing that

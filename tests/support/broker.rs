@@ -10,13 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A queue's name is never used twice, so that tests of one process, and of several that share a node, do not meet.
 static NAMES: AtomicU32 = AtomicU32::new(0);
-
-/// `openssl` listens within a moment; on a busy machine within this.
-const LISTENS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Names the node that tests join instead of starting one: it starts faster, and it can be looked at afterwards.
 const JOIN: &str = "LONGSHORE_TEST_BROKER";
@@ -289,15 +286,6 @@ impl Impostor {
     /// Whether a client spoke AMQP to it: then it believed the certificate. A password would have come next.
     pub fn was_believed(&self) -> bool {
         self.heard.lock().unwrap().windows(4).any(|some| some == b"AMQP")
-    }
-
-    /// Waits until a client speaks AMQP to it, or panics.
-    pub fn wait_until_believed(&self) {
-        let began = Instant::now();
-        while !self.was_believed() {
-            assert!(began.elapsed() < LISTENS_WITHIN, "nobody believed the certificate");
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 }
 

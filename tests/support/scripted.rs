@@ -89,6 +89,8 @@ pub struct SourceState {
     epoch: u32,
     /// Messages of each delivery, at most.
     pub batch: Option<usize>,
+    /// How long a delivery may be unsettled.
+    pub holds_for: Option<std::time::Duration>,
     pub opens: u32,
     /// Opens that fail, still to come.
     pub failing_opens: u32,
@@ -106,6 +108,10 @@ pub struct SourceState {
     ended: bool,
     pub settled: Vec<Settlement>,
     pub returned: Vec<At>,
+    /// What was recalled, and how much had been returned by the answer.
+    pub recalled: Vec<(Ownership, usize)>,
+    /// Ends of it that were not closed in order.
+    pub unclean: u32,
     /// Most messages and bytes that were delivered and not settled.
     pub most: (usize, usize),
     pub open: bool,
@@ -149,6 +155,10 @@ impl SourcePlan for ScriptedPlan {
 
     fn group(&self) -> Option<&str> {
         None
+    }
+
+    fn holds_for(&self) -> Option<std::time::Duration> {
+        self.0.state().holds_for
     }
 
     fn open(&self, _: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>> {
@@ -282,6 +292,10 @@ impl Source for ScriptedSource {
                 state.waiting.make_contiguous().sort_by_key(|(at, _)| at.position);
             }
             Ask::Mark(at) => self.out.push_back(Event::Marked(at)),
+            Ask::Recalled(ownership) => {
+                let returned = state.returned.len();
+                state.recalled.push((ownership, returned));
+            }
             Ask::Flush { .. } => self.out.push_back(Event::Flushed),
             Ask::StopIntake => {
                 self.stopped = true;
@@ -320,6 +334,7 @@ impl Drop for ScriptedSource {
         let mut state = self.script.state();
         put_back(&mut state);
         state.open = false;
+        state.unclean += u32::from(!self.closed);
     }
 }
 

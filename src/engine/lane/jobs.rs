@@ -52,6 +52,11 @@ pub(super) struct Parting {
 }
 
 impl Job {
+    /// Whether a handler has started on this delivery.
+    pub(super) fn is_started(&self) -> bool {
+        self.pick.attempts > self.pick.slab.heads()[self.pick.index as usize].attempts
+    }
+
     fn copy_out(&mut self) {
         self.pick.slab = Arc::new(self.pick.slab.only(self.pick.index));
         self.pick.index = 0;

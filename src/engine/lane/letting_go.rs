@@ -1,5 +1,6 @@
 //! What a lane lets go of: at a stop, when time is up, and when an ownership ends.
 
+use super::jobs::Job;
 use super::{Lane, LaneNews, LaneView, Members, Mode, Releasing, State};
 use crate::failure::BoxError;
 use crate::handler::Unit;
@@ -40,8 +41,22 @@ where
         }
     }
 
-    /// Gives back what no handler has started and `which` covers.
+    /// Gives back what no handler runs or has sent for, and `which` covers.
     pub(super) fn drop_unstarted(&mut self, which: impl Fn(At) -> bool) {
+        self.drop_waiting(which, |_| true);
+    }
+
+    /// Gives back what gets too old here. What was started before and comes to its next attempt stays, with the count
+    /// of its attempts: it would be tried for ever if that began anew each time. What cannot get to its place goes.
+    pub(super) fn recall(&mut self, token: u64, ownership: &Ownership) {
+        let goes = |job: &Job| !job.is_started() || matches!(job.state, State::PlaceWaiting { .. });
+        self.drop_waiting(|at| ownership.covers(at), goes);
+        // What goes back is told before the answer.
+        self.hand_out();
+        let _ = self.news.send(LaneNews::Recalled { token });
+    }
+
+    fn drop_waiting(&mut self, which: impl Fn(At) -> bool, goes: impl Fn(&Job) -> bool) {
         for (position, slab) in std::mem::take(&mut self.inbox).into_iter().enumerate() {
             let from = if position == 0 { self.cursor } else { 0 };
             let mut kept = Vec::new();
@@ -61,8 +76,9 @@ where
         self.cursor = 0;
         let mut gone = Vec::new();
         let jobs = &self.jobs;
+        let covered = |job: &Job| which(job.pick.at()) && goes(job);
         let parked: Vec<u32> =
-            jobs.ids().filter(|job| jobs.get(*job).state == State::Parked && which(jobs.get(*job).pick.at())).collect();
+            jobs.ids().filter(|job| jobs.get(*job).state == State::Parked && covered(jobs.get(*job))).collect();
         if !parked.is_empty() {
             self.numbers.retain_waiting(&mut self.jobs, |job| !parked.contains(&job));
             for job in parked {
@@ -75,7 +91,7 @@ where
                 self.jobs.get(job).state,
                 State::Ready | State::Forming | State::Waiting { .. } | State::PlaceWaiting { .. } | State::Stuck
             );
-            if unstarted && which(self.jobs.get(job).pick.at()) {
+            if unstarted && covered(self.jobs.get(job)) {
                 gone.push(job);
             }
         }

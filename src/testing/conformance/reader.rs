@@ -101,10 +101,16 @@ impl Reader {
             Event::Measured(backlog) => self.measured.push(backlog),
             // No handler of a case runs on: what is revoked can go at once.
             Event::Revoking { ownership, .. } => self.tell(Ask::Released(ownership)),
+            // A case may settle all that it was delivered, as if each had been started.
+            Event::Recall(ownership) => self.tell(Ask::Recalled(ownership)),
             Event::Lost(ownership) => self.lost.push(ownership),
             Event::Closed { returned, unknown } => self.closed = Some((returned, unknown)),
             Event::Failed(error) => return Err(Stop::Fault(format!("the source failed: {error}"))),
-            Event::Assigned(_) | Event::Connected | Event::Disconnected(_) | Event::Trouble(_) => {}
+            Event::Assigned(_)
+            | Event::Ageing { .. }
+            | Event::Connected
+            | Event::Disconnected(_)
+            | Event::Trouble(_) => {}
         }
         Ok(())
     }

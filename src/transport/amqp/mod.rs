@@ -53,7 +53,9 @@ fn capabilities(place: &Place) -> Capabilities {
         partitions: false,
         // In the header `longshore-key`, which a sink of ours writes.
         keys: true,
-        delivery_count: DeliveryCount::UpperBound,
+        // The broker counts deliveries, and those of orderly ends too: they are no handler starts, and classic queues count
+        // none. They are told as `Head::unclean`.
+        delivery_count: DeliveryCount::None,
         delayed_redelivery: false,
         settles_one_by_one: true,
         bytes_bounded: false,

@@ -104,6 +104,9 @@ impl Place {
             }
         }
         let routing_key = routing_key(options, &queue);
+        if matches!(&routing_key, RoutingKey::Fixed(key) if key.len() > usize::from(u8::MAX)) && queue.len() <= 255 {
+            options.wrong("option 'routing_key' is longer than 255 bytes".into());
+        }
         let key = KeyFrom::parse(options.text("key")).unwrap_or_else(|error| {
             options.wrong(error.to_string());
             KeyFrom::Message

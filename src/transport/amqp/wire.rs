@@ -85,6 +85,11 @@ impl Wire {
         self.cut.clone()
     }
 
+    /// Bytes that one frame may have, as agreed with the broker.
+    pub(super) fn frame_max(&self) -> usize {
+        self.connection.configuration().frame_max() as usize
+    }
+
     /// Opens a channel.
     pub(super) async fn channel(&self) -> Result<Channel, Error> {
         answered("opening a channel".to_owned(), self.connection.create_channel()).await

@@ -373,7 +373,7 @@ impl Source for FileSource {
             },
             Ask::Pause(_) => self.paused = true,
             Ask::Resume(_) => self.paused = false,
-            Ask::Released(_) => {}
+            Ask::Released(_) | Ask::Recalled(_) => {}
             // How many lines there are is not known without reading them.
             Ask::Measure => self.out.push_back(Event::Measured(Backlog { waiting: None, delayed: Some(0) })),
             Ask::Close { by } => {

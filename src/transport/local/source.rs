@@ -78,7 +78,7 @@ impl Source for LocalSource {
             Ask::Pause(_) => self.desk.pause(),
             Ask::Resume(_) => self.desk.resume(),
             // No ownership is taken away with notice here.
-            Ask::Released(_) => {}
+            Ask::Released(_) | Ask::Recalled(_) => {}
             Ask::Measure => self.desk.run(Errand::Measure),
             Ask::Close { by } => {
                 self.close_by = Some(by);

@@ -215,7 +215,7 @@ impl Source for MemorySource {
             }
             Ask::Pause(_) => self.paused = true,
             Ask::Resume(_) => self.paused = false,
-            Ask::Released(_) => {}
+            Ask::Released(_) | Ask::Recalled(_) => {}
             Ask::Measure => {
                 let state = self.queue.lock();
                 let group = &state.groups[self.group];

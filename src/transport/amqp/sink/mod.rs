@@ -1,22 +1,67 @@
-//! Being written.
-use super::place::Place;
-use crate::error::Error;
-use crate::transport::{BoxFuture, Sink, SinkAsk, SinkEvent, SinkSpec};
+//! A sink: a handle, and a driver that owns the connection.
+//!
+//! What was sent and is not proven to be stored when a connection is lost *waits* and is published again on the next
+//! one, before everything else and in its old order. Failing it as retryable would run handlers anew, count attempts
+//! for an outage, and send again what they had sent besides. So a lost connection duplicates at most what was in
+//! flight on it, and loses nothing.
 
-pub(super) struct AmqpSink;
+mod book;
+mod driver;
+mod press;
+mod route;
+
+use super::place::Place;
+use crate::error::{Error, ErrorKind};
+use crate::transport::{BoxFuture, Sink, SinkAsk, SinkEvent, SinkSpec};
+use driver::Driver;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The handle. What it is told lies in an unbounded queue, which the demand bounds: see [`book::WINDOW`].
+pub(super) struct AmqpSink {
+    asks: mpsc::UnboundedSender<SinkAsk>,
+    events: mpsc::UnboundedReceiver<SinkEvent>,
+    worker: Arc<str>,
+    driving: JoinHandle<()>,
+}
 
 impl AmqpSink {
+    /// Connects, within the patience of `spec`, and finds or declares what is published to.
+    ///
+    /// # Errors
+    /// At once for what no patience can mend; [`ErrorKind::Unreachable`] once patience is over.
     pub(super) async fn open(place: Place, spec: SinkSpec) -> Result<Self, Error> {
-        let wire = place.server.dial(&spec.worker).await?;
-        super::topology::for_sink(&wire, &place).await?;
-        Err(Error::configuration("amqp sinks are not there yet"))
+        let (asks, told) = mpsc::unbounded_channel();
+        let (say, events) = mpsc::unbounded_channel();
+        let (driver, wire) = Driver::connect(place, &spec, told, say).await?;
+        let driving = tokio::spawn(driver.run(wire));
+        Ok(Self { asks, events, worker: spec.worker, driving })
     }
 }
 
 impl Sink for AmqpSink {
-    fn tell(&mut self, _ask: SinkAsk) {}
+    fn tell(&mut self, ask: SinkAsk) {
+        // A driver that is gone has said its last word, or panicked, which `next` says.
+        let _ = self.asks.send(ask);
+    }
 
     fn next(&mut self) -> BoxFuture<'_, SinkEvent> {
-        Box::pin(std::future::pending())
+        Box::pin(async move {
+            match self.events.recv().await {
+                Some(event) => event,
+                None => {
+                    let text = format!("worker '{}': its publisher panicked", self.worker);
+                    SinkEvent::Failed(Error::new(ErrorKind::Start, text))
+                }
+            }
+        })
+    }
+}
+
+impl Drop for AmqpSink {
+    fn drop(&mut self) {
+        // The connection is cut with it.
+        self.driving.abort();
     }
 }
