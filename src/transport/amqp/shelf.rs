@@ -14,6 +14,7 @@
 
 use super::inspect::{CLOSE_LIMIT, NAME, absent};
 use super::place::{Place, QueueType};
+use super::properties::inbound::{Inbound, Reading};
 use super::refusal::explain;
 use super::topology::{self, DELIVERY_LIMIT};
 use super::wire::{Wire, answered};
@@ -78,6 +79,7 @@ pub(super) struct AmqpShelf {
     wire: Option<Wire>,
     channel: Channel,
     place: Place,
+    reading: Reading,
     topic: Arc<str>,
     epoch: u32,
     /// Of those that were there when it was opened, so many are still to be read: what comes meanwhile is not, so that a
@@ -118,10 +120,11 @@ impl AmqpShelf {
             _ => Way::Windows { consumers: SelectAll::new(), opened: 0, room: 0, largest: 0 },
         };
         let channel = wire.channel().await?;
+        let reading = Reading { key: place.key.clone(), max_message: u64::MAX };
         let topic = place.queue.as_str().into();
         let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
         let (ahead, held) = Default::default();
-        Ok(Self { wire: Some(wire), channel, place, topic, epoch, left, way, ahead, held, looks })
+        Ok(Self { wire: Some(wire), channel, place, reading, topic, epoch, left, way, ahead, held, looks })
     }
 
     async fn read_some(&mut self, max: u32) -> Result<Slab, Error> {
@@ -134,7 +137,13 @@ impl AmqpShelf {
             self.left -= 1;
             let at = At { position: got.delivery_tag, epoch: self.epoch, partition: 0 };
             self.held.insert(at.position);
-            interim::push(&got, &self.place, &mut builder).at = at;
+            let message = Inbound {
+                properties: &got.properties,
+                routing_key: got.routing_key.as_str(),
+                redelivered: got.redelivered,
+                payload: &got.data,
+            };
+            self.reading.push(&mut builder, message).at = at;
         }
         Ok(builder.finish(self.topic.clone()))
     }
@@ -277,22 +286,5 @@ impl Drop for AmqpShelf {
                 drop(consumers);
             }));
         }
-    }
-}
-
-mod interim {
-    use super::*;
-    pub(super) fn push<'a>(
-        delivery: &lapin::message::Delivery,
-        _place: &Place,
-        builder: &'a mut SlabBuilder,
-    ) -> &'a mut crate::message::Head {
-        let mut headers = crate::message::Headers::new();
-        for (name, value) in delivery.properties.headers().iter().flat_map(|table| table.inner()) {
-            if let Some(text) = value.as_long_string() {
-                headers.push(name.as_str(), text.as_bytes());
-            }
-        }
-        builder.push(None, Some(&delivery.data), headers.as_ref(), None)
     }
 }
