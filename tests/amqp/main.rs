@@ -9,6 +9,7 @@ mod peer;
 mod proxy;
 mod publishing;
 mod raw;
+mod retries;
 mod tls;
 mod topology;
 mod writer;
