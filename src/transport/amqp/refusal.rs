@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use lapin::ErrorKind as Lapin;
+use lapin::protocol::AMQPErrorKind;
 
 /// Reply codes of AMQP 0.9.1 that are told apart here (specification, "Reply codes").
 const ACCESS_REFUSED: u16 = 403;
@@ -37,6 +38,11 @@ pub(super) fn refusal(error: &lapin::Error) -> Refusal {
         },
         _ => Refusal::Other,
     }
+}
+
+/// Whether an error ends a channel alone: AMQP's soft errors.
+pub(super) fn is_of_channel(error: &lapin::Error) -> bool {
+    matches!(error.kind(), Lapin::ProtocolError(reply) if matches!(reply.kind(), AMQPErrorKind::Soft(_)))
 }
 
 /// What the broker wrote in its reply, or what the client library says.

@@ -1,6 +1,6 @@
 //! A connection, what the broker says about it, and the way to end it that always works.
 
-use super::refusal::{Refusal, explain, refusal, words};
+use super::refusal::{Refusal, explain, is_of_channel, refusal, words};
 use crate::error::{Error, ErrorKind};
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, Event};
@@ -58,6 +58,8 @@ impl Wire {
                 match event {
                     Event::ConnectionBlocked(why) => drop(tell.send(State::Blocked(why))),
                     Event::ConnectionUnblocked => drop(tell.send(State::Open)),
+                    // A channel that the broker has closed: it is told there, and the connection lives on.
+                    Event::Error(error) if is_of_channel(&error) => {}
                     Event::Error(error) => {
                         let _ = tell.send(State::Gone(words(&error)));
                     }

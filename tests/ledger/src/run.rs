@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Handlers at a time in the worker.
@@ -114,6 +114,9 @@ impl Run {
         let mut held = true;
         for scenario in chosen {
             for queue_type in types {
+                if interrupted.load(Ordering::Relaxed) {
+                    return ExitCode::FAILURE;
+                }
                 let scenario = if self.tenth { scenario.tenth() } else { scenario };
                 let outcome = self.one(scenario, *queue_type, interrupted.clone());
                 eprintln!("{outcome}");

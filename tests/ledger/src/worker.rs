@@ -13,7 +13,7 @@ use std::str::FromStr;
 const LINGERS: Duration = Duration::from_secs(2);
 
 /// How much later than its ack a planted bug handles a message.
-const LATER: Duration = Duration::from_millis(50);
+const LATER: Duration = Duration::from_millis(10);
 
 /// How long a handler takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 use serde_json::Value;
 use std::process::Command;
 
-/// Enough for a bug that happens once in 500 messages to happen.
-const MESSAGES: &str = "6000";
+/// Enough for a bug that happens once in 500 messages to happen, and for some to be left after the last fault.
+const MESSAGES: &str = "20000";
 /// Few, so that messages of one key meet.
 const KEYS: &str = "50";
 
@@ -21,7 +21,6 @@ fn run(scenario: &str, plant: Option<&str>) -> (bool, String) {
     let outcome: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error} in {said}"));
     let held = outcome["holds"].as_bool().unwrap();
     assert_eq!(output.status.code(), Some(if held { 0 } else { 1 }), "the exit code says whether it held");
-    assert_eq!(outcome["seen"]["faults"], 2, "{outcome}");
     (held, outcome["seen"]["broken"].to_string())
 }
 

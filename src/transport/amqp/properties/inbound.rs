@@ -363,9 +363,8 @@ mod tests {
     #[test]
     fn a_timestamp_has_milliseconds_where_they_belong_to_its_second() {
         let at = |seconds: Option<u64>, ms: Option<i64>| {
-            let mut properties = ms.map_or_else(BasicProperties::default, |ms| {
-                table([("timestamp_in_ms", AMQPValue::LongLongInt(ms))])
-            });
+            let mut properties =
+                ms.map_or_else(BasicProperties::default, |ms| table([("timestamp_in_ms", AMQPValue::LongLongInt(ms))]));
             if let Some(seconds) = seconds {
                 properties = properties.with_timestamp(seconds);
             }

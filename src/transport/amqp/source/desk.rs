@@ -47,7 +47,12 @@ struct State {
 
 impl State {
     fn hands_over(&self) -> bool {
-        self.room > 0 && !self.ready.is_empty() && !self.paused && !self.intake_stopped && !self.closed && !self.doubtful
+        self.room > 0
+            && !self.ready.is_empty()
+            && !self.paused
+            && !self.intake_stopped
+            && !self.closed
+            && !self.doubtful
     }
 }
 

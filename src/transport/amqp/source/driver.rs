@@ -178,9 +178,15 @@ impl Driver {
             tracing::warn!(worker, "{warning}");
         }
         if queue.queue_type.unwrap_or(self.setup.place.declared_type()) == QueueType::Stream {
-            tracing::warn!(worker, "a stream keeps no place for its readers: it is not durable, and is read from start=");
+            tracing::warn!(
+                worker,
+                "a stream keeps no place for its readers: it is not durable, and is read from start="
+            );
         } else if self.setup.spec.by_key && !queue.single_active.unwrap_or(self.setup.place.single_active) {
-            tracing::info!(worker, "order by key holds for one process only: single-active=true makes it hold for several");
+            tracing::info!(
+                worker,
+                "order by key holds for one process only: single-active=true makes it hold for several"
+            );
         }
     }
 

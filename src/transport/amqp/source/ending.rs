@@ -88,7 +88,11 @@ mod tests {
             (None, None, true, Recall::CloseChannel),
             (None, None, false, Recall::Nack),
         ] {
-            assert_eq!(Recall::of(&queue(queue_type, limit, None), by_key), recall, "{queue_type:?} {limit:?} {by_key}");
+            assert_eq!(
+                Recall::of(&queue(queue_type, limit, None), by_key),
+                recall,
+                "{queue_type:?} {limit:?} {by_key}"
+            );
         }
     }
 }

@@ -95,7 +95,11 @@ enum Flow {
     Opening(Asked<Consumer>),
     Open(Consumer),
     /// Cancelled by us: what is under way still comes, then its stream ends.
-    Cancelling { consumer: Consumer, answer: Option<Asked<()>>, ended: bool },
+    Cancelling {
+        consumer: Consumer,
+        answer: Option<Asked<()>>,
+        ended: bool,
+    },
 }
 
 /// Acks or nacks on their way to the socket.
@@ -346,7 +350,10 @@ impl<'a> Session<'a> {
             Ask::Measure => {
                 self.counts_owed += 1;
                 if self.count.is_none() {
-                    self.count = Some(Asked::now("queue.declare", waiting(self.channel.clone(), self.setup.place.queue.clone())));
+                    self.count = Some(Asked::now(
+                        "queue.declare",
+                        waiting(self.channel.clone(), self.setup.place.queue.clone()),
+                    ));
                 }
             }
             Ask::Close { by } => self.closing = Some(by),
@@ -403,7 +410,11 @@ impl<'a> Session<'a> {
         // Not while a consumer is opened: its prefetch is set by the same method.
         let asks = matches!(self.flow, Flow::None | Flow::Open(_)) && self.question.is_none();
         let urgent = !self.flushes.is_empty() || self.recalling;
-        if asks && !changes && !self.proves_by_cancel(seen) && self.proofs.ask_at(now, urgent).is_some_and(|at| at <= now) {
+        if asks
+            && !changes
+            && !self.proves_by_cancel(seen)
+            && self.proofs.ask_at(now, urgent).is_some_and(|at| at <= now)
+        {
             self.proofs.asked(now);
             self.question = Some(Asked::now("basic.qos", qos(self.channel.clone(), self.prefetch.max(1))));
         }
@@ -431,7 +442,11 @@ impl<'a> Session<'a> {
     fn proves_by_cancel(&self, seen: Seen) -> bool {
         let unproven = !self.proofs.is_empty() || self.flight.asked.is_some() || self.ledger.unsent().total() > 0;
         let consuming = matches!(self.flow, Flow::Open(_));
-        consuming && unproven && seen.intake_stopped && !self.flushes.is_empty() && self.ending == Ending::CancelAndClose
+        consuming
+            && unproven
+            && seen.intake_stopped
+            && !self.flushes.is_empty()
+            && self.ending == Ending::CancelAndClose
     }
 
     fn consumes(&self, seen: Seen) -> bool {
@@ -467,9 +482,8 @@ impl<'a> Session<'a> {
     fn cancel_consumer(&mut self) {
         let Flow::Open(consumer) = std::mem::replace(&mut self.flow, Flow::None) else { return };
         let (channel, tag) = (self.channel.clone(), consumer.tag());
-        let answer = Asked::now("basic.cancel", async move {
-            channel.basic_cancel(tag, BasicCancelOptions::default()).await
-        });
+        let answer =
+            Asked::now("basic.cancel", async move { channel.basic_cancel(tag, BasicCancelOptions::default()).await });
         self.flow = Flow::Cancelling { consumer, answer: Some(answer), ended: false };
     }
 

@@ -1,0 +1,30 @@
+//! What the messages say: JSON of the same length each, so that a contender that decodes has something to decode.
+
+use serde::{Deserialize, Serialize};
+
+const LENGTH: usize = 256;
+
+#[derive(Serialize, Deserialize)]
+pub struct Order {
+    pub id: u64,
+    pub note: String,
+}
+
+/// The payloads of a lap, made before its clock starts.
+pub struct Payloads(Vec<Vec<u8>>);
+
+impl Payloads {
+    pub fn new(messages: u64) -> Self {
+        Self((0..messages).map(payload).collect())
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+}
+
+fn payload(id: u64) -> Vec<u8> {
+    let bare = serde_json::to_vec(&Order { id, note: String::new() }).expect("an order is JSON");
+    let note = "x".repeat(LENGTH - bare.len());
+    serde_json::to_vec(&Order { id, note }).expect("an order is JSON")
+}
