@@ -4,3 +4,9 @@
 mod broken;
 mod reference;
 mod rooms;
+
+#[cfg(feature = "amqp")]
+mod amqp;
+#[cfg(feature = "amqp")]
+#[path = "../support/broker.rs"]
+mod broker;

@@ -40,6 +40,9 @@ pub struct Amqp {
 const KEPT_OPTIONS: [&str; 8] =
     ["ca", "cert", "cert-key", "auth", "heartbeat", "management", "declare", "count-as-delivery"];
 
+/// Names of queues have 255 bytes; those of retry queues are longer by this much at most.
+const LONGEST_RETRIED: usize = 255 - ".retry.probe-00000000".len();
+
 /// The queue of dead letters of a queue.
 fn dead_queue(queue: &str) -> String {
     format!("{queue}.dead")
@@ -81,7 +84,15 @@ impl Transport for Amqp {
     }
 
     fn sink(&self, url: &Url, spec: &SinkSpec) -> Result<Box<dyn SinkPlan>, Error> {
-        Ok(Box::new(AmqpSinkPlan { place: Place::read(url, Side::Sink)?, spec: spec.clone() }))
+        let (place, spec, target) = (Place::read(url, Side::Sink)?, spec.clone(), sink::Target::Place);
+        Ok(Box::new(AmqpSinkPlan { place, spec, target }))
+    }
+
+    fn retry_store(&self, url: &Url, spec: &SinkSpec) -> Result<Option<Box<dyn SinkPlan>>, Error> {
+        let (place, spec, target) = (Place::read(url, Side::Source)?, spec.clone(), sink::Target::Retries);
+        // A message put back into a stream would be read by everybody anew.
+        let can = place.queue_type != Some(place::QueueType::Stream) && place.queue.len() <= LONGEST_RETRIED;
+        Ok(can.then(|| Box::new(AmqpSinkPlan { place, spec, target }) as Box<dyn SinkPlan>))
     }
 
     fn dead_letters(&self, url: &Url, _group: &str) -> DeadPlace {
@@ -137,6 +148,7 @@ impl SourcePlan for AmqpSourcePlan {
 struct AmqpSinkPlan {
     place: Place,
     spec: SinkSpec,
+    target: sink::Target,
 }
 
 impl SinkPlan for AmqpSinkPlan {
@@ -145,7 +157,7 @@ impl SinkPlan for AmqpSinkPlan {
     }
 
     fn open(&self) -> BoxFuture<'_, Result<Box<dyn Sink>, Error>> {
-        let (place, spec) = (self.place.clone(), self.spec.clone());
-        Box::pin(async move { Ok(Box::new(sink::AmqpSink::open(place, spec).await?) as Box<dyn Sink>) })
+        let (place, spec, target) = (self.place.clone(), self.spec.clone(), self.target);
+        Box::pin(async move { Ok(Box::new(sink::AmqpSink::open(place, spec, target).await?) as Box<dyn Sink>) })
     }
 }

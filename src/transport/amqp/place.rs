@@ -103,7 +103,7 @@ impl Place {
                 options.wrong(format!("option '{name}' is longer than 255 bytes"));
             }
         }
-        let routing_key = routing_key(options, &queue);
+        let routing_key = routing_key(options, &queue, &exchange);
         if matches!(&routing_key, RoutingKey::Fixed(key) if key.len() > usize::from(u8::MAX)) && queue.len() <= 255 {
             options.wrong("option 'routing_key' is longer than 255 bytes".into());
         }
@@ -163,9 +163,12 @@ impl Place {
     }
 }
 
-fn routing_key(options: &Options<'_>, queue: &str) -> RoutingKey {
+fn routing_key(options: &Options<'_>, queue: &str, exchange: &str) -> RoutingKey {
     let fixed = options.text("routing_key");
     let from = options.text("routing-key-from");
+    if exchange.is_empty() && (fixed.is_some() || from.is_some()) {
+        options.wrong("options 'routing_key' and 'routing-key-from' need 'exchange'".into());
+    }
     if fixed.is_some() && from.is_some() {
         options.wrong("options 'routing_key' and 'routing-key-from' exclude each other".into());
     }

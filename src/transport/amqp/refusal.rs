@@ -40,7 +40,7 @@ pub(super) fn refusal(error: &lapin::Error) -> Refusal {
     }
 }
 
-/// Whether an error ends a channel alone: AMQP's soft errors.
+/// Whether the broker closed a channel by it and the connection lives on: what the protocol calls a soft error.
 pub(super) fn is_of_channel(error: &lapin::Error) -> bool {
     matches!(error.kind(), Lapin::ProtocolError(reply) if matches!(reply.kind(), AMQPErrorKind::Soft(_)))
 }

@@ -58,7 +58,7 @@ impl Wire {
                 match event {
                     Event::ConnectionBlocked(why) => drop(tell.send(State::Blocked(why))),
                     Event::ConnectionUnblocked => drop(tell.send(State::Open)),
-                    // A channel that the broker has closed: it is told there, and the connection lives on.
+                    // A channel of it was closed: whoever owns that hears it there.
                     Event::Error(error) if is_of_channel(&error) => {}
                     Event::Error(error) => {
                         let _ = tell.send(State::Gone(words(&error)));

@@ -1,5 +1,6 @@
 //! From AMQP to a message.
 
+use super::order::{ORDER_HEADER, in_order, read_order};
 use super::{MILLISECONDS_HEADER, PROPERTY_PREFIX, TOMBSTONE_HEADER};
 use crate::message::{Head, Headers, KEY_HEADER, SlabBuilder};
 use crate::transport::{ATTEMPTS_HEADER, KeyFrom, OVERSIZED_HEADER, RETRY_AFTER_HEADER, attempts_of};
@@ -43,6 +44,7 @@ struct Taken<'a> {
     tombstone: bool,
     deliveries: Option<u32>,
     retried: bool,
+    order: Option<&'a AMQPValue>,
 }
 
 impl Reading {
@@ -55,6 +57,9 @@ impl Reading {
         properties(message.properties, &mut headers);
         if let Some(table) = message.properties.headers() {
             table.into_iter().for_each(|(name, value)| header(name.as_str(), value, &mut headers, &mut taken));
+        }
+        if let Some(order) = taken.order.and_then(read_order) {
+            headers = in_order(headers, &order);
         }
         let mut attempts = 0;
         if taken.retried {
@@ -69,7 +74,11 @@ impl Reading {
         }
         let payload = (!(taken.tombstone && size == 0)).then_some(payload);
         let routing_key = Some(message.routing_key.as_bytes());
-        let key = self.key.find(taken.key.as_deref(), routing_key, headers.as_ref(), payload);
+        let key = match &taken.key {
+            // On its way back from a retry store it has lost its routing key: the store keeps what the key was.
+            Some(key) if taken.retried => Some(key.clone()),
+            key => self.key.find(key.as_deref(), routing_key, headers.as_ref(), payload),
+        };
         let timestamp = timestamp(message.properties, taken.milliseconds);
         let head = builder.push(key.as_deref(), payload, headers.as_ref(), timestamp);
         head.attempts = attempts;
@@ -108,6 +117,7 @@ fn header<'a>(name: &str, value: &'a AMQPValue, headers: &mut Headers, taken: &m
         TOMBSTONE_HEADER => taken.tombstone = true,
         DELIVERY_COUNT => taken.deliveries = number(value).map(clamped),
         RETRY_AFTER_HEADER => taken.retried = true,
+        ORDER_HEADER => taken.order = Some(value),
         MILLISECONDS_HEADER if number(value).is_some() => taken.milliseconds = number(value),
         STREAM_OFFSET => {}
         past if PASTS.iter().any(|prefix| past.starts_with(prefix)) => {}

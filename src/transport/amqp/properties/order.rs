@@ -5,11 +5,11 @@
 //! array of name and value where it has not.
 
 use super::outbound::ROUTING_HEADERS;
-use crate::message::HeadersRef;
+use crate::message::{Headers, HeadersRef};
 use lapin::types::{AMQPValue, FieldArray};
 
 /// Header that lists the headers of a message in order.
-pub(in crate::transport::amqp) const ORDER_HEADER: &str = "longshore-headers";
+pub(super) const ORDER_HEADER: &str = "longshore-headers";
 
 /// What [`ORDER_HEADER`] says, and about how many bytes it takes; `None` where the table says it all.
 pub(super) fn order_of(headers: HeadersRef<'_>) -> Option<(AMQPValue, usize)> {
@@ -37,9 +37,12 @@ pub(super) fn order_of(headers: HeadersRef<'_>) -> Option<(AMQPValue, usize)> {
     Some((AMQPValue::FieldArray(order), size))
 }
 
+/// A header as [`ORDER_HEADER`] lists it: its name, and its value where the table has it not.
+pub(super) type Listed<'a> = (&'a str, Option<&'a [u8]>);
+
 /// Reads [`ORDER_HEADER`]: for each header in order its name, and its value where the table has it not. Whatever else
 /// the table holds comes after these; `None` where this is not what we write.
-pub(in crate::transport::amqp) fn read_order(order: &AMQPValue) -> Option<Vec<(&str, Option<&[u8]>)>> {
+pub(super) fn read_order(order: &AMQPValue) -> Option<Vec<Listed<'_>>> {
     fn name(value: &AMQPValue) -> Option<&str> {
         match value {
             AMQPValue::LongString(name) => std::str::from_utf8(name.as_bytes()).ok(),
@@ -58,4 +61,21 @@ pub(in crate::transport::amqp) fn read_order(order: &AMQPValue) -> Option<Vec<(&
             entry => Some((name(entry)?, None)),
         })
         .collect()
+}
+
+/// The headers of the table, in the order that was listed and with what was listed besides; those that nobody listed,
+/// which others on the way have added, come last.
+pub(super) fn in_order(table: Headers, order: &[Listed<'_>]) -> Headers {
+    let mut all = Headers::new();
+    for (name, value) in order {
+        if let Some(value) = value.or_else(|| table.get(name)) {
+            all.push(name, value);
+        }
+    }
+    for (name, value) in table.iter() {
+        if !order.iter().any(|(listed, _)| *listed == name) {
+            all.push(name, value);
+        }
+    }
+    all
 }

@@ -124,18 +124,6 @@ impl Book {
         }
     }
 
-    /// Fails those that wait and are found guilty.
-    pub(super) fn fail_waiting(&mut self, mut guilty: impl FnMut(&Piece) -> Option<Failure>) -> usize {
-        let before = self.waiting.len();
-        for piece in std::mem::take(&mut self.waiting) {
-            match guilty(&piece) {
-                Some(failure) => self.decide(piece, Some(failure)),
-                None => self.waiting.push_back(piece),
-            }
-        }
-        before - self.waiting.len()
-    }
-
     /// It is stored, or it failed.
     pub(super) fn decide(&mut self, piece: Piece, failure: Option<Failure>) {
         self.open -= 1;
@@ -164,9 +152,9 @@ impl Book {
         let _ = self.events.send(event);
     }
 
-    /// Whether the broker takes publishes. While it does not, the engine is told to send nothing.
-    pub(super) fn block(&mut self, blocked: bool) {
-        self.blocked = blocked;
+    /// Whether the broker takes publishes. While it does not, the engine is told to send nothing. Whether that is new.
+    pub(super) fn block(&mut self, blocked: bool) -> bool {
+        std::mem::replace(&mut self.blocked, blocked) != blocked
     }
 
     /// Says what follows from what was decided since the last call: confirms, flushes that are done, and demand.

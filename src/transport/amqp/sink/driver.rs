@@ -1,18 +1,20 @@
 //! The task that owns a sink's connection: connects, publishes, connects again, says goodbye.
 
+use super::Target;
 use super::book::Book;
-use super::press::Press;
-use super::route::Route;
+use super::press::{Press, Verdict};
+use super::route::{Found, Route};
 use crate::error::{Error, ErrorKind};
 use crate::failure::Failure;
 use crate::transport::amqp::backoff::Backoff;
 use crate::transport::amqp::place::Place;
 use crate::transport::amqp::properties::outbound::properties;
-use crate::transport::amqp::refusal::{Refusal, explain, refusal, words};
-use crate::transport::amqp::topology;
+use crate::transport::amqp::refusal::{Refusal, explain, is_of_channel, refusal, words};
+use crate::transport::amqp::topology::{self, Tier};
 use crate::transport::amqp::wire::{State, Wire};
 use crate::transport::{SinkAsk, SinkEvent, SinkSpec};
 use futures_util::FutureExt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -24,6 +26,7 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Driver {
     place: Arc<Place>,
+    target: Target,
     worker: Arc<str>,
     route: Route,
     asks: UnboundedReceiver<SinkAsk>,
@@ -33,6 +36,18 @@ pub(super) struct Driver {
     largest: Option<usize>,
     /// So many of the next publishes go alone, because one of them may be what the channel before died of.
     alone: usize,
+    /// The queue that is published to was seen to be absent.
+    absent: bool,
+    /// Retry queues that are known to be there.
+    tiers: BTreeSet<Tier>,
+}
+
+/// What is to be done after a burst.
+enum Next {
+    Nothing,
+    More,
+    /// The next message waits for this queue.
+    Declare(Tier),
 }
 
 /// Why a channel is no longer published on.
@@ -43,6 +58,8 @@ enum End {
     Left,
     /// The channel alone is gone.
     Channel(lapin::Error),
+    /// The connection is gone, because the broker did not understand what was sent.
+    Protocol(lapin::Error),
     /// The connection is gone.
     Connection(Error),
 }
@@ -51,6 +68,7 @@ impl Driver {
     /// Connects for the first time, with patience.
     pub(super) async fn connect(
         place: Place,
+        target: Target,
         spec: &SinkSpec,
         asks: UnboundedReceiver<SinkAsk>,
         events: UnboundedSender<SinkEvent>,
@@ -58,7 +76,7 @@ impl Driver {
         let until = Instant::now() + spec.patience;
         let (place, mut backoff) = (Arc::new(place), Backoff::default());
         let wire = loop {
-            let tried = tokio::time::timeout_at(until.into(), dial(&place, &spec.worker)).await;
+            let tried = tokio::time::timeout_at(until.into(), dial(&place, target, &spec.worker)).await;
             let error = match tried {
                 Ok(Ok(wire)) => break wire,
                 Ok(Err(error)) => error,
@@ -73,9 +91,24 @@ impl Driver {
             }
             tokio::time::sleep(delay).await;
         };
-        let route = Route::of(&place);
+        let route = match target {
+            Target::Place => Route::of(&place),
+            Target::Retries => Route::of_retries(&place.queue),
+        };
         let (worker, book) = (spec.worker.clone(), Book::new(events));
-        let driver = Self { place, worker, route, asks, book, backoff: Backoff::default(), largest: None, alone: 0 };
+        let driver = Self {
+            place,
+            target,
+            worker,
+            route,
+            asks,
+            book,
+            backoff: Backoff::default(),
+            largest: None,
+            alone: 0,
+            absent: false,
+            tiers: BTreeSet::new(),
+        };
         Ok((driver, wire))
     }
 
@@ -95,11 +128,13 @@ impl Driver {
                         }
                         End::Left => return,
                         End::Channel(error) => explain(&self.route.shown, &error),
+                        End::Protocol(error) => gone(&wire, &words(&error)),
                         End::Connection(error) => error,
                     }
                 }
                 None => return,
             };
+            self.book.block(false);
             self.book.say(SinkEvent::Disconnected(error));
             wire = match self.reconnect().await {
                 Ok(wire) => Some(wire),
@@ -130,6 +165,10 @@ impl Driver {
                         return end;
                     }
                 }
+                End::Protocol(error) => {
+                    self.suspect(open, Failure::reject, &words(&error));
+                    return End::Protocol(error);
+                }
                 end => return end,
             }
         }
@@ -144,17 +183,54 @@ impl Driver {
             }
             let now = Instant::now();
             let blocked = match &*state.borrow_and_update() {
-                State::Open => false,
-                State::Blocked(_) => true,
+                State::Open => None,
+                State::Blocked(why) => Some(why.clone()),
                 State::Gone(why) => {
                     // What was confirmed before is not published again.
-                    let _ = press.turn().now_or_never();
+                    let turned = press.turn().now_or_never();
                     self.take_decided(press);
-                    return End::Connection(gone(wire, why));
+                    return match turned {
+                        Some(Err(error)) if is_of_protocol(&error) => End::Protocol(error),
+                        _ => End::Connection(gone(wire, why)),
+                    };
                 }
             };
-            self.book.block(blocked);
-            let more = !blocked && self.publish_some(press, frame_max);
+            if self.book.block(blocked.is_some()) {
+                self.book.say(match &blocked {
+                    Some(why) => SinkEvent::Disconnected(gone(wire, &format!("it takes no publishes: {why}"))),
+                    None => SinkEvent::Connected,
+                });
+            }
+            // A queue that is gone is declared anew, where it may be, before more is sent into the void.
+            if std::mem::take(&mut self.absent) && self.forget_tiers() {
+                let place = self.place.clone();
+                match self.meanwhile(topology::for_sink(wire, &place)).await {
+                    Ok(Ok(_)) => self.book.say(SinkEvent::Trouble(Error::new(
+                        ErrorKind::Configuration,
+                        format!("{} had vanished with all that was in it, and is there again", self.route.shown),
+                    ))),
+                    Ok(Err(error)) => return End::Connection(error),
+                    Err(end) => return end,
+                }
+            }
+            let more = match blocked {
+                Some(_) => false,
+                None => match self.publish_some(press, frame_max) {
+                    Next::Nothing => false,
+                    Next::More => true,
+                    Next::Declare(tier) => {
+                        let place = self.place.clone();
+                        match self.meanwhile(topology::declare_tier(wire, &place, tier)).await {
+                            Ok(Ok(())) => _ = self.tiers.insert(tier),
+                            Ok(Err(error)) if error.is_retryable() => return End::Connection(error),
+                            // The engine tries again with back-off of its own, and says that the store refuses.
+                            Ok(Err(error)) => self.fail_next(&error),
+                            Err(end) => return end,
+                        }
+                        true
+                    }
+                },
+            };
             self.book.say_all(now);
             if self.book.may_close(now) {
                 return End::Closing;
@@ -166,6 +242,7 @@ impl Driver {
                     match turned {
                         Ok(()) => {}
                         Err(error) if is_of_channel(&error) => return End::Channel(error),
+                        Err(error) if is_of_protocol(&error) => return End::Protocol(error),
                         Err(error) => return End::Connection(gone(wire, &words(&error))),
                     }
                 }
@@ -182,36 +259,54 @@ impl Driver {
         }
     }
 
+    /// Retry queues are declared when they are needed next; whether there is another place to look for.
+    fn forget_tiers(&mut self) -> bool {
+        self.tiers.clear();
+        self.target == Target::Place
+    }
+
     fn take_decided(&mut self, press: &mut Press) {
         for (piece, verdict) in press.decided() {
             // An answer, not a connection alone, is what shows that things work again.
             self.backoff.worked();
             self.alone = self.alone.saturating_sub(1);
+            self.absent |= self.route.is_queue && matches!(verdict, Verdict::Unroutable(_));
             self.book.decide(piece, verdict.failure(&self.route.shown));
         }
     }
 
-    /// Publishes what waits, up to a burst; whether there is more that may go now.
-    fn publish_some(&mut self, press: &mut Press, frame_max: usize) -> bool {
+    fn fail_next(&mut self, error: &Error) {
+        if let Some(piece) = self.book.next() {
+            self.alone = self.alone.saturating_sub(1);
+            self.book.decide(piece, Some(Failure::retry(error.to_string()).classed("send")));
+        }
+    }
+
+    /// Publishes what waits, up to a burst.
+    fn publish_some(&mut self, press: &mut Press, frame_max: usize) -> Next {
         for _ in 0..BURST {
             if self.alone > 0 && !press.is_idle() {
-                return false;
+                return Next::Nothing;
             }
-            let Some(piece) = self.book.next() else { return false };
+            let Some(piece) = self.book.next() else { return Next::Nothing };
             let message = piece.message();
             let readied = self.largest_allows(message.payload().map_or(0, <[u8]>::len)).and_then(|()| {
-                let (exchange, key) = self.route.find(message)?;
-                Ok((exchange, key, properties(message, press.next_number(), frame_max)?))
+                let found = self.route.find(message)?;
+                Ok((found, properties(message, press.next_number(), frame_max)?))
             });
             match readied {
-                Ok((exchange, key, properties)) => press.publish(piece, exchange, key, properties),
+                Ok((Found { tier: Some(tier), .. }, _)) if !self.tiers.contains(&tier) => {
+                    self.book.again(std::iter::once(piece));
+                    return Next::Declare(tier);
+                }
+                Ok((found, properties)) => press.publish(piece, found.exchange, found.routing_key, properties),
                 Err(failure) => {
                     self.alone = self.alone.saturating_sub(1);
                     self.book.decide(piece, Some(failure));
                 }
             }
         }
-        self.book.has_waiting()
+        if self.book.has_waiting() { Next::More } else { Next::Nothing }
     }
 
     fn largest_allows(&self, size: usize) -> Result<(), Failure> {
@@ -228,7 +323,8 @@ impl Driver {
     /// channel.
     fn judge(&mut self, error: &lapin::Error, open: usize) -> Option<End> {
         let text = words(error);
-        if let Some(largest) = largest_in(&text) {
+        let largest = largest_in(&text).filter(|largest| self.largest != Some(*largest));
+        if let Some(largest) = largest {
             // Said of one message, and true of others: none of them costs a channel again.
             self.largest = Some(largest);
             self.alone = 0;
@@ -242,17 +338,19 @@ impl Driver {
             }
             _ => {}
         }
-        if open == 1 {
-            let failure = if of_message { Failure::reject } else { Failure::retry };
-            let text = format!("{} refused the message: {text}", self.route.shown);
-            if let Some(piece) = self.book.next() {
-                self.alone = self.alone.saturating_sub(1);
-                self.book.decide(piece, Some(failure(text)));
-            }
-        } else {
-            self.alone = open;
-        }
+        self.suspect(open, if of_message { Failure::reject } else { Failure::retry }, &text);
         None
+    }
+
+    /// One of so many publishes, which wait again, was what the broker could not bear: the one that was alone, else
+    /// each goes alone next.
+    fn suspect(&mut self, open: usize, failure: fn(String) -> Failure, text: &str) {
+        if open != 1 {
+            self.alone = open;
+        } else if let Some(piece) = self.book.next() {
+            self.alone = 0;
+            self.book.decide(piece, Some(failure(format!("{} refused the message: {text}", self.route.shown))));
+        }
     }
 
     /// Tries to connect again, with back-off, for as long as the sink is wanted.
@@ -261,7 +359,7 @@ impl Driver {
             let delay = self.backoff.next(fastrand::f64());
             self.meanwhile(tokio::time::sleep(delay)).await?;
             let (place, worker) = (self.place.clone(), self.worker.clone());
-            match self.meanwhile(dial(&place, &worker)).await? {
+            match self.meanwhile(dial(&place, self.target, &worker)).await? {
                 Ok(wire) => return Ok(wire),
                 Err(error) => {
                     if self.backoff.speaks(Instant::now()) {
@@ -295,20 +393,30 @@ impl Driver {
 }
 
 /// Connects, and finds or declares what is published to.
-async fn dial(place: &Place, worker: &str) -> Result<Wire, Error> {
+async fn dial(place: &Place, target: Target, worker: &str) -> Result<Wire, Error> {
     let wire = place.server.dial(worker).await?;
-    topology::for_sink(&wire, place).await.map_err(|error| error.of(format_args!("broker {}", wire.host)))?;
+    let said = |error: Error| error.of(format_args!("broker {}", wire.host));
+    match target {
+        Target::Place => {
+            let queue = topology::for_sink(&wire, place).await.map_err(said)?;
+            for warning in queue.iter().flat_map(|queue| &queue.warnings) {
+                tracing::warn!(worker, "{warning}");
+            }
+        }
+        Target::Retries => topology::tiers_supported(&wire, place).await.map_err(said)?,
+    }
     Ok(wire)
+}
+
+/// Whether the broker closed the connection for what it was sent, and not because it was told to.
+fn is_of_protocol(error: &lapin::Error) -> bool {
+    /// Reply code of AMQP 0.9.1: an operator closed the connection, or the broker stops.
+    const CONNECTION_FORCED: u16 = 320;
+    matches!(error.kind(), lapin::ErrorKind::ProtocolError(reply) if reply.get_id() != CONNECTION_FORCED)
 }
 
 fn gone(wire: &Wire, why: &str) -> Error {
     Error::new(ErrorKind::Unreachable, format!("broker {}: {why}", wire.host))
-}
-
-/// Whether the connection is still there: the broker closes a channel for what it calls a soft error.
-fn is_of_channel(error: &lapin::Error) -> bool {
-    use lapin::protocol::AMQPErrorKind;
-    matches!(error.kind(), lapin::ErrorKind::ProtocolError(reply) if matches!(reply.kind(), AMQPErrorKind::Soft(_)))
 }
 
 /// The limit in the broker's words on a message that is over it.

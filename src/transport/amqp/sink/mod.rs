@@ -18,6 +18,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+/// What a sink publishes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The queue or exchange of its place.
+    Place,
+    /// The queues in which retries of the queue of its place wait.
+    Retries,
+}
+
 /// The handle. What it is told lies in an unbounded queue, which the demand bounds: see [`book::WINDOW`].
 pub(super) struct AmqpSink {
     asks: mpsc::UnboundedSender<SinkAsk>,
@@ -31,10 +40,10 @@ impl AmqpSink {
     ///
     /// # Errors
     /// At once for what no patience can mend; [`ErrorKind::Unreachable`] once patience is over.
-    pub(super) async fn open(place: Place, spec: SinkSpec) -> Result<Self, Error> {
+    pub(super) async fn open(place: Place, spec: SinkSpec, target: Target) -> Result<Self, Error> {
         let (asks, told) = mpsc::unbounded_channel();
         let (say, events) = mpsc::unbounded_channel();
-        let (driver, wire) = Driver::connect(place, &spec, told, say).await?;
+        let (driver, wire) = Driver::connect(place, target, &spec, told, say).await?;
         let driving = tokio::spawn(driver.run(wire));
         Ok(Self { asks, events, worker: spec.worker, driving })
     }

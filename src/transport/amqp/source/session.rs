@@ -107,6 +107,8 @@ struct Flight {
     asked: Option<Asked<()>>,
     /// What they settle; nothing where they give back.
     tally: Tally,
+    /// They give back: before that is done nothing new is consumed, or it would overtake what comes again.
+    gives_back: bool,
 }
 
 pub(super) struct Session<'a> {
@@ -180,7 +182,7 @@ impl<'a> Session<'a> {
             consumers: 0,
             prefetch: 0,
             largest: 0,
-            flight: Flight { asked: None, tally: Tally::default() },
+            flight: Flight { asked: None, tally: Tally::default(), gives_back: false },
             question: None,
             count: None,
             counts_owed: 0,
@@ -428,13 +430,14 @@ impl<'a> Session<'a> {
         let all = !self.flushes.is_empty() || self.recalling;
         if let Some(due) = self.ledger.due(self.prefetch, now, all) {
             let asked = Some(Asked::now("basic.ack", acks(&self.channel, due.frames)));
-            self.flight = Flight { asked, tally: due.tally };
+            self.flight = Flight { asked, tally: due.tally, gives_back: false };
         }
     }
 
     /// Whether there is to be another consumer, or none: to give back, to let out more or less.
     fn changes(&self, seen: Seen) -> bool {
-        let starved = seen.room > 0 && seen.ready == 0 && self.ledger.held() >= usize::from(self.prefetch);
+        // Counted with what is about to be handed over.
+        let starved = seen.room as usize > seen.ready && self.ledger.held() >= usize::from(self.prefetch);
         self.recalling || (!seen.intake_stopped && self.wish(seen).instead_of(self.prefetch, starved).is_some())
     }
 
@@ -450,7 +453,7 @@ impl<'a> Session<'a> {
     }
 
     fn consumes(&self, seen: Seen) -> bool {
-        !self.recalling && !seen.intake_stopped && !seen.paused && seen.room > 0
+        !self.recalling && !self.flight.gives_back && !seen.intake_stopped && !seen.paused && seen.room > 0
     }
 
     fn wish(&self, seen: Seen) -> Wish {
@@ -497,8 +500,17 @@ impl<'a> Session<'a> {
                 self.recalling = false;
                 let tags = self.ledger.take_returned();
                 if !tags.is_empty() {
-                    let asked = Some(Asked::now("basic.nack", nacks(&self.channel, tags)));
-                    self.flight = Flight { asked, tally: Tally::default() };
+                    let (channel, prefetch) = (self.channel.clone(), self.prefetch.max(1));
+                    let settles = self.proofs.settles_in();
+                    let nacks = nacks(&self.channel, tags);
+                    let asked = Asked::now("basic.nack", async move {
+                        nacks.await?;
+                        // As acks, so nacks are held back for a moment by some queues; a new consumer is not.
+                        qos(channel, prefetch).await?;
+                        tokio::time::sleep(settles).await;
+                        Ok(())
+                    });
+                    self.flight = Flight { asked: Some(asked), tally: Tally::default(), gives_back: true };
                 }
                 None
             }
@@ -524,6 +536,7 @@ impl<'a> Session<'a> {
     /// The acks are on the socket.
     fn landed(&mut self) {
         let tally = std::mem::take(&mut self.flight.tally);
+        self.flight.gives_back = false;
         self.proofs.sent(tally, Instant::now());
     }
 
@@ -630,7 +643,7 @@ impl<'a> Session<'a> {
         }
         if let Some(due) = self.ledger.due(self.prefetch, Instant::now(), true) {
             let asked = Some(Asked::now("basic.ack", acks(&self.channel, due.frames)));
-            self.flight = Flight { asked, tally: due.tally };
+            self.flight = Flight { asked, tally: due.tally, gives_back: false };
             while self.flight.asked.is_some() {
                 self.step().await?;
             }

@@ -1,12 +1,13 @@
 //! What exists at the broker: looked for first, declared only where it is absent and may be.
 //!
 //! `arguments` is what ours are declared with, `probe` what a queue really is, `concerns` what an operator should know of
-//! it, `permission` whether it may be read or written.
+//! it, `permission` whether it may be read or written, `tiers` the queues in which retries wait.
 
 mod arguments;
 mod concerns;
 mod permission;
 mod probe;
+mod tiers;
 
 use super::management::{self, Told};
 use super::place::{Place, QueueType, RoutingKey, Side};
@@ -20,6 +21,7 @@ use lapin::types::FieldTable;
 use probe::{Found, Probed};
 
 pub(super) use arguments::{Arguments, DELIVERY_LIMIT, Value};
+pub(super) use tiers::{Tier, declare as declare_tier, supported as tiers_supported};
 
 /// A queue that goes while it is looked at, or comes while it is made, is looked at so often.
 const LOOKS: usize = 3;
