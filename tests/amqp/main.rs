@@ -3,9 +3,14 @@
 #[path = "../support/broker.rs"]
 mod broker;
 mod contents;
+mod login;
+mod node;
 mod peer;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod publishing;
+mod raw;
 mod retries;
+mod tls;
+mod topology;
 mod writer;

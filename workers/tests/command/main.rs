@@ -1,5 +1,8 @@
 //! The real binary on real files.
 
+#[cfg(feature = "amqp")]
+mod amqp;
+mod check;
 mod dead_letters;
 mod ends;
 mod exit_codes;

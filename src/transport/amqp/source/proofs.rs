@@ -65,6 +65,14 @@ impl Proofs {
         Self { answer, sent: None, asked: None, answered: None, last_asked: None }
     }
 
+    /// How long after an answer whatever was sent before it has taken effect.
+    pub(super) fn settles_in(&self) -> Duration {
+        match self.answer {
+            Answer::Proves => Duration::ZERO,
+            Answer::ProvesLater => SETTLES_IN,
+        }
+    }
+
     /// These are on the socket.
     pub(super) fn sent(&mut self, tally: Tally, now: Instant) {
         if tally.total() > 0 {
@@ -89,11 +97,7 @@ impl Proofs {
     /// It is answered.
     pub(super) fn answered(&mut self, now: Instant) {
         if let Some(sent) = self.asked.take() {
-            let at = match self.answer {
-                Answer::Proves => now,
-                Answer::ProvesLater => now + SETTLES_IN,
-            };
-            self.answered = Some((sent, at));
+            self.answered = Some((sent, now + self.settles_in()));
         }
     }
 
