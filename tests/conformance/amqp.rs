@@ -66,7 +66,9 @@ async fn classic_queues_with_one_active_consumer_conform() {
 async fn a_key_that_is_found_in_the_payload_conforms() {
     let Some(broker) = broker::shared() else { return };
     let mut subject = subject(&broker, "amqp, key in the payload", "", "&key=/key").await;
-    for case in ["a_key_keeps_its_order", "what_is_given_back_comes_in_its_old_order", "a_payload_comes_back_byte_for_byte"] {
+    for case in
+        ["a_key_keeps_its_order", "what_is_given_back_comes_in_its_old_order", "a_payload_comes_back_byte_for_byte"]
+    {
         subject = subject.only(case);
     }
     conformance::run(subject).await.assert();
