@@ -60,7 +60,7 @@ impl Url {
             .ok_or_else(|| {
                 Error::configuration(format!("'{}' is no URL such as local:orders.db?queue=orders", redact(text)))
             })?;
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (place, query) = split_outside_references(rest, '?').unwrap_or((rest, ""));
         let mut url = Self {
             scheme: scheme.to_ascii_lowercase(),
             user: None,
@@ -76,7 +76,7 @@ impl Url {
             // `local:///abs/path` and `file:///abs/path` have no host.
             Some(rooted) if rooted.starts_with('/') => url.path = value(rooted).map_err(name)?,
             Some(authority) => {
-                let (authority, path) = authority.split_once('/').unwrap_or((authority, ""));
+                let (authority, path) = split_outside_references(authority, '/').unwrap_or((authority, ""));
                 url.path = value(path).map_err(name)?;
                 let (login, hosts) = match authority.rsplit_once('@') {
                     Some((login, hosts)) => (Some(login), hosts),
@@ -159,7 +159,7 @@ impl Url {
             let name = pair.split_once('=').map_or(pair, |(name, _)| name);
             decoded(name).is_ok_and(|name| names.contains(&name.as_str()))
         };
-        let shown = match self.shown.split_once('?') {
+        let shown = match split_outside_references(&self.shown, '?') {
             None => self.shown.clone(),
             Some((place, query)) => {
                 let kept: Vec<&str> = query.split('&').filter(|pair| !goes(pair)).collect();
@@ -181,7 +181,8 @@ impl Url {
             .shown
             .split_once("//")
             .filter(|_| !self.hosts.is_empty())
-            .map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or_default().to_owned());
+            .map(|(_, rest)| split_outside_references(rest, '/').map_or(rest, |(authority, _)| authority))
+            .map(|rest| split_outside_references(rest, '?').map_or(rest, |(authority, _)| authority).to_owned());
         Self {
             shown: match authority {
                 Some(authority) => format!("{}://{authority}/{path}?{}", self.scheme, shown.join("&")),
@@ -215,6 +216,22 @@ impl fmt::Debug for Url {
     }
 }
 
+/// Splits at the first such character that is no part of a `${file:/run/secrets/password}`.
+fn split_outside_references(text: &str, at: char) -> Option<(&str, &str)> {
+    let mut inside = false;
+    let mut before = ' ';
+    for (index, each) in text.char_indices() {
+        match each {
+            '{' if before == '$' => inside = true,
+            '}' => inside = false,
+            _ if each == at && !inside => return Some((&text[..index], &text[index + at.len_utf8()..])),
+            _ => {}
+        }
+        before = each;
+    }
+    None
+}
+
 /// Splits `${env:USER}:password`, in which the first colon belongs to the reference.
 fn split_after_reference(login: &str) -> Option<(&str, &str)> {
     let end = login.find('}')? + 1;
@@ -227,7 +244,7 @@ const PATHS: [&str; 3] = ["memory", "local", "file"];
 /// The text without a literal password, its own or one of a URL among its options.
 fn redact(text: &str) -> String {
     let shown = redact_login(text);
-    let Some((place, query)) = shown.split_once('?') else { return shown };
+    let Some((place, query)) = split_outside_references(&shown, '?') else { return shown };
     let pairs: Vec<String> = query
         .split('&')
         .map(|pair| match pair.split_once('=') {
@@ -394,6 +411,19 @@ mod tests {
         assert_eq!(some.to_string(), "local:a.db?queue=${env:PATH}");
         assert_eq!((some.option("group"), some.option("queue")), (None, all.option("queue")));
         assert_eq!(url("file:a?key=/id").without(&["key"]), url("file:a"));
+    }
+
+    #[test]
+    fn a_secret_from_a_file_by_its_whole_path_stands_before_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pass?word");
+        std::fs::write(&file, "a/b?c@d\n").unwrap();
+        let text = format!("amqp://u:${{file:{}}}@h/v?queue=q", file.display());
+        let url = url(&text);
+        assert_eq!((url.password().unwrap().reveal(), url.path(), url.option("queue")), ("a/b?c@d", "v", Some("q")));
+        assert_eq!((url.hosts(), url.to_string()), (["h".to_owned()].as_slice(), text));
+        let dead = format!("amqp://u:${{file:{}}}@h/v?queue=dead", file.display());
+        assert_eq!(url.with("v", &[("queue", "dead")]).to_string(), dead);
     }
 
     #[test]

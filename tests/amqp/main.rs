@@ -2,8 +2,14 @@
 
 #[path = "../support/broker.rs"]
 mod broker;
+mod login;
+mod node;
 mod peer;
 #[path = "../support/proxy.rs"]
 mod proxy;
 mod publishing;
+mod raw;
+mod retries;
+mod tls;
+mod topology;
 mod writer;

@@ -30,22 +30,26 @@ pub struct Writer {
 
 pub async fn try_open(url: &str, patience: Duration) -> Result<Writer, Error> {
     let plan = Amqp::default().sink(&Url::parse(url)?, &SinkSpec::new("publisher", patience))?;
-    Ok(Writer {
-        sink: plan.open().await?,
-        room: 0,
-        sent: 0,
-        confirmed: 0,
-        became: BTreeMap::new(),
-        batches: BTreeMap::new(),
-        connected: 0,
-        disconnected: Vec::new(),
-        troubles: Vec::new(),
-        flushed: Vec::new(),
-        closed: None,
-    })
+    Ok(Writer::on(plan.open().await?))
 }
 
 impl Writer {
+    pub fn on(sink: Box<dyn Sink>) -> Self {
+        Self {
+            sink,
+            room: 0,
+            sent: 0,
+            confirmed: 0,
+            became: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            connected: 0,
+            disconnected: Vec::new(),
+            troubles: Vec::new(),
+            flushed: Vec::new(),
+            closed: None,
+        }
+    }
+
     pub async fn open(url: &str) -> Self {
         try_open(url, PATIENCE).await.unwrap()
     }

@@ -110,7 +110,11 @@ impl Server {
             Refusal::Access => {
                 explain(format_args!("user '{}' was refused at vhost '{}'", self.user, self.vhost), error)
             }
-            _ => unreachable(words(error)),
+            // Since TLS 1.3 a server refuses the client's certificate only after the handshake has ended.
+            _ => match error.kind() {
+                lapin::ErrorKind::IOError(io) if self.tls.is_some() => untrusted(io),
+                _ => unreachable(words(error)),
+            },
         }
     }
 }

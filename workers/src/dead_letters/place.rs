@@ -81,7 +81,9 @@ impl Place {
             Some(_) if seen > 0 => say(format_args!("none of {seen} dead letters in '{}' is meant", self.url)),
             _ => say(format_args!("no dead letters in '{}'", self.url)),
         }
-        if self.source.option("group").is_none() && !self.named && self.source.scheme() != "file" {
+        // A queue of RabbitMQ has no groups, and a file keeps its place in one alone.
+        let groups = !["file", "amqp", "amqps"].contains(&self.source.scheme());
+        if self.source.option("group").is_none() && !self.named && groups {
             say(format_args!("hint: SOURCE names no group, so it is '{}': add group=NAME for another", self.group));
         }
     }

@@ -1,7 +1,14 @@
 //! The real binary on real files.
 
+#[cfg(feature = "amqp")]
+mod amqp;
+mod check;
 mod dead_letters;
 mod ends;
 mod exit_codes;
 mod round_trip;
 mod run;
+
+#[cfg(feature = "amqp")]
+#[path = "../../../tests/support/broker.rs"]
+mod broker;

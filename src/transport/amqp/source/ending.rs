@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn queue(queue_type: Option<QueueType>, delivery_limit: Option<i64>, single_active: Option<bool>) -> Queue {
-        Queue { queue_type, declared: false, single_active, delivery_limit, warnings: Vec::new(), notes: Vec::new() }
+        Queue { queue_type, single_active, delivery_limit, ..Queue::default() }
     }
 
     #[test]

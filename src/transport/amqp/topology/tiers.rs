@@ -2,7 +2,8 @@
 //!
 //! The broker publishes what expires with confirms of its own and keeps it until the work queue has it
 //! (`x-dead-letter-strategy=at-least-once`), which it does for quorum queues alone, and only where a full one refuses
-//! instead of dropping (`x-overflow=reject-publish`). With the default strategy 20 of 20 messages were lost whose work
+//! instead of dropping (`x-overflow=reject-publish`). One whose work queue is absent or full at that moment is tried again
+//! after 3 min (`dead_letter_worker_publisher_confirm_timeout` of the broker). With the default strategy 20 of 20 messages were lost whose work
 //! queue was absent for the moment. All messages of a queue wait equally long, because only its head expires.
 
 use super::super::place::Place;
@@ -13,7 +14,7 @@ use super::arguments::{
 };
 use crate::error::Error;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use std::time::Duration;
 
 const SECOND: u64 = 1;
@@ -126,27 +127,25 @@ pub(in super::super) async fn supported(wire: &Wire, place: &Place) -> Result<()
     }
     let queue = format!("{}.retry.probe-{:08x}", place.queue, fastrand::u32(..));
     let what = format!("retry queue '{queue}'");
-    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let mut stream = FieldTable::default();
-    stream.insert(TYPE.into(), lapin::types::AMQPValue::LongString("stream".into()));
-    stream.insert(LIMIT.into(), lapin::types::AMQPValue::LongString("longshore-probe".into()));
+    stream.insert(TYPE.into(), AMQPValue::LongString("stream".into()));
     let channel = wire.channel().await?;
-    let asked = channel.queue_declare(queue.as_str().into(), options, stream);
-    match answered_or_refused(&what, asked).await? {
-        // What no stream may have is all that is wrong with it.
-        Err(error) if words(&error).contains(LIMIT) => {}
-        Err(error) if refusal(&error) == Refusal::Access => return Err(explain(what, &error)),
-        Err(error) => {
-            return Err(cannot(&format!(
-                "at-least-once dead-lettering needs the feature flag stream_queue, and streams are refused: {}",
-                words(&error)
-            )));
+    // The broker looks at the flag first, and then refuses a stream that is not durable.
+    let asked = channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), stream);
+    match answered_or_refused(&what, asked).await {
+        Ok(Err(error)) if refusal(&error) == Refusal::Precondition => {}
+        Ok(Err(error)) => return Err(explain(what, &error)),
+        // It closes the connection, as it takes the question for an error of its own.
+        Err(error) if error.to_string().contains("feature flag") => {
+            return Err(cannot("at-least-once dead-lettering needs its feature flag stream_queue, which is disabled"));
         }
-        Ok(_) => return Err(cannot("it does not look at the arguments of a queue")),
+        Err(error) => return Err(error),
+        Ok(Ok(_)) => return Err(cannot("it makes streams that are not durable, so that it is not known")),
     }
     let mut arguments = Tier::of(Duration::ZERO).arguments(&place.queue);
     arguments.insert(EXPIRES.to_owned(), Value::Number(PROBE_EXPIRES_MS));
     let channel = wire.channel().await?;
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let asked = channel.queue_declare(queue.as_str().into(), options, table(&arguments));
     match answered_or_refused(&what, asked).await? {
         Ok(_) => {
