@@ -3,6 +3,7 @@
 #[path = "../support/broker.rs"]
 mod broker;
 mod consuming;
+mod contents;
 mod login;
 mod node;
 mod peer;

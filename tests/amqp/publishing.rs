@@ -294,6 +294,63 @@ async fn a_queue_or_exchange_that_is_deleted_fails_what_was_in_flight_and_holds_
     assert_eq!(stored(&broker, &queue).await.len(), 101);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_broker_closes_the_channel_for_is_found_out_among_others() {
+    let Some(broker) = broker::shared() else { return };
+    let peer = Peer::at(&broker).await;
+    let (exchange, queue) = (broker.fresh("x"), broker.fresh("bound"));
+    peer.declare(&queue, "quorum", &[]).await;
+    peer.exchange(&exchange, "topic", &[("#", &queue)]).await;
+    let of = exchange.clone();
+    broker.aside(move |node| node.ctl(&["set_topic_permissions", "guest", &of, "^open", ".*"])).await;
+    let mut writer = Writer::at(&broker, &format!("exchange={exchange}&routing-key-from=key")).await;
+    let secret = |number: &u64| [17, 18, 150].contains(number);
+    let key = |number| if secret(&number) { "secret" } else { "open" };
+    writer.publish((0..300).map(|number| Message::new(number.to_string()).with_key(key(number)))).await;
+    assert_eq!(writer.failed(), [17, 18, 150]);
+    let failure = writer.became[&17].as_ref().unwrap_err();
+    assert!(failure.chain().contains("'secret'") && failure.chain().contains(&exchange), "{failure:?}");
+    assert_eq!(failure.fate(), &Fate::Reject, "{failure:?}");
+    // Four channels at most were lost with what was on them; nothing of it is lost, and order holds.
+    let mut seen = std::collections::HashSet::new();
+    let bodies = stored(&broker, &queue).await;
+    let first: Vec<String> = bodies.into_iter().filter(|body| seen.insert(body.clone())).collect();
+    assert_eq!(first, (0..300).filter(|number| !secret(number)).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!((writer.connected, writer.disconnected.len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_that_is_taken_away_holds_messages_back_until_it_is_given_again() {
+    let Some(broker) = broker::own(&[]) else { return };
+    let queue = broker.fresh("mine");
+    broker
+        .aside(|node| {
+            node.ctl(&["add_user", "ann", "secret"]);
+            node.ctl(&["set_permissions", "ann", ".*", ".*", ".*"]);
+        })
+        .await;
+    let url = format!("amqp://ann:secret@127.0.0.1:{}?queue={queue}", broker.port());
+    let mut writer = Writer::open(&url).await;
+    writer.one(Message::new("before")).await.unwrap();
+    broker
+        .aside(|node| {
+            node.ctl(&["set_permissions", "ann", ".*", "nothing", ".*"]);
+            // Permissions are remembered by a channel for a while.
+            node.ctl(&["close_all_connections", "test"]);
+        })
+        .await;
+    writer.send((0..10).map(|number| Message::new(number.to_string()))).await;
+    writer.until("the refusal", |writer| writer.troubles.iter().any(|text| text.contains("ACCESS_REFUSED"))).await;
+    // Said with the user, and with back-off: a second has room for few tries.
+    assert!(writer.troubles.iter().any(|text| text.contains("'ann'")), "{:?}", writer.troubles);
+    let error = super::writer::try_open(&url, Duration::from_secs(5)).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.exit_code(), 77, "{error}");
+    broker.aside(|node| node.ctl(&["set_permissions", "ann", ".*", ".*", ".*"])).await;
+    writer.all_confirmed().await;
+    assert!(writer.failed().is_empty());
+    assert_eq!(stored(&broker, &queue).await.len(), 11);
+}
+
 async fn stored(broker: &Broker, queue: &str) -> Vec<String> {
     Peer::at(broker).await.take_all(queue).await.iter().map(|seen| seen.text()).collect()
 }

@@ -45,6 +45,11 @@ pub(super) fn is_of_channel(error: &lapin::Error) -> bool {
     matches!(error.kind(), Lapin::ProtocolError(reply) if matches!(reply.kind(), AMQPErrorKind::Soft(_)))
 }
 
+/// Whether the exchange may be written to, and by this routing key not.
+pub(super) fn is_of_topic(error: &lapin::Error) -> bool {
+    refusal(error) == Refusal::Access && words(error).contains("access to topic")
+}
+
 /// What the broker wrote in its reply, or what the client library says.
 pub(super) fn words(error: &lapin::Error) -> String {
     match error.kind() {

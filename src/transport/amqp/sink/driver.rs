@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::transport::amqp::backoff::Backoff;
 use crate::transport::amqp::place::Place;
 use crate::transport::amqp::properties::outbound::properties;
-use crate::transport::amqp::refusal::{Refusal, explain, is_of_channel, refusal, words};
+use crate::transport::amqp::refusal::{Refusal, explain, is_of_channel, is_of_topic, refusal, words};
 use crate::transport::amqp::topology::{self, Tier};
 use crate::transport::amqp::wire::{State, Wire};
 use crate::transport::{SinkAsk, SinkEvent, SinkSpec};
@@ -330,7 +330,7 @@ impl Driver {
             self.alone = 0;
             return None;
         }
-        let of_message = refusal(error) == Refusal::Precondition || text.contains("access to topic");
+        let of_message = refusal(error) == Refusal::Precondition || is_of_topic(error);
         match refusal(error) {
             // Not the fault of any message: all of them wait until somebody has mended it.
             Refusal::Access | Refusal::Absent if !of_message => {

@@ -58,6 +58,8 @@ pub(super) struct Press {
     shadowed_now: Vec<u64>,
     refused: Vec<u64>,
     decided: Vec<(Piece, Verdict)>,
+    /// What the channel died of.
+    died: Option<lapin::Error>,
 }
 
 /// The confirm of one publish, with its number.
@@ -89,6 +91,7 @@ impl Press {
             shadowed_now: Vec::new(),
             refused: Vec::new(),
             decided: Vec::new(),
+            died: None,
         })
     }
 
@@ -140,24 +143,23 @@ impl Press {
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), lapin::Error>> {
-        let mut died = None;
         loop {
-            let sent = self.poll_sending(cx, &mut died);
-            let confirmed = self.poll_confirms(cx, &mut died);
+            let sent = self.poll_sending(cx);
+            let confirmed = self.poll_confirms(cx);
             // A confirm seen just now may owe its return to one that was on its way to the socket a moment before.
             if !confirmed && !sent {
                 break;
             }
         }
         self.conclude();
-        match died {
+        match self.died.take_if(|error| says_why(error) || self.confirms.is_empty()) {
             Some(error) => Poll::Ready(Err(error)),
             None if !self.decided.is_empty() => Poll::Ready(Ok(())),
             None => Poll::Pending,
         }
     }
 
-    fn poll_sending(&mut self, cx: &mut Context<'_>, died: &mut Option<lapin::Error>) -> bool {
+    fn poll_sending(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while let Some((number, sending)) = self.sending.front_mut() {
             let (number, gone) = match sending {
@@ -177,13 +179,13 @@ impl Press {
             moved = true;
             match gone {
                 Ok(confirm) => self.confirms.push(Confirm(number, confirm)),
-                Err(error) => _ = died.get_or_insert(error),
+                Err(error) => self.die(error),
             }
         }
         moved
     }
 
-    fn poll_confirms(&mut self, cx: &mut Context<'_>, died: &mut Option<lapin::Error>) -> bool {
+    fn poll_confirms(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         while let Poll::Ready(Some((number, confirmation))) = Pin::new(&mut self.confirms).poll_next(cx) {
             moved = true;
@@ -201,10 +203,16 @@ impl Press {
                 }
                 // The channel was asked for confirms, so that this is none.
                 Ok(Confirmation::NotRequested) => {}
-                Err(error) => _ = died.get_or_insert(error),
+                Err(error) => self.die(error),
             }
         }
         moved
+    }
+
+    fn die(&mut self, error: lapin::Error) {
+        if self.died.as_ref().is_none_or(|died| !says_why(died)) {
+            self.died = Some(error);
+        }
     }
 
     fn note(&mut self, back: &lapin::message::BasicReturnMessage) {
@@ -264,6 +272,11 @@ impl Press {
     pub(super) fn unproven(self) -> impl DoubleEndedIterator<Item = Piece> {
         self.flights.into_iter().flatten()
     }
+}
+
+/// A publish on a channel that is closed already hears that and no more; every open confirm hears why.
+fn says_why(error: &lapin::Error) -> bool {
+    !matches!(error.kind(), lapin::ErrorKind::InvalidChannelState(..))
 }
 
 impl Verdict {

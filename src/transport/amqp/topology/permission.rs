@@ -3,8 +3,8 @@
 //! The broker looks at the permission first and at the arguments then: a request whose arguments are wrong is refused
 //! by "access refused" to one who may not, and by "precondition failed" to one who may, and does nothing.
 
-use super::super::place::Place;
-use super::super::refusal::{Refusal, explain, refusal};
+use super::super::place::{Place, RoutingKey};
+use super::super::refusal::{Refusal, explain, is_of_topic, refusal};
 use super::super::wire::{Wire, answered, answered_or_refused};
 use crate::error::Error;
 use lapin::BasicProperties;
@@ -33,11 +33,19 @@ pub(super) async fn to_write(wire: &Wire, place: &Place) -> Result<(), Error> {
     answered(what.clone(), channel.confirm_select(ConfirmSelectOptions::default())).await?;
     // Looked at after the permission and before the routing; an expiration is a number in text.
     let wrong = BasicProperties::default().with_expiration("longshore-probe".into());
+    let (key, is_known) = match &place.routing_key {
+        RoutingKey::Fixed(key) => (key.as_str(), true),
+        RoutingKey::Header(_) | RoutingKey::Key => ("", false),
+    };
     let asked = async {
         let options = BasicPublishOptions::default();
-        channel.basic_publish(place.exchange.as_str().into(), "".into(), options, b"", wrong).await?.await
+        channel.basic_publish(place.exchange.as_str().into(), key.into(), options, b"", wrong).await?.await
     };
-    judged(what.clone(), answered_or_refused(what, asked).await?.map(drop))
+    match answered_or_refused(&what, asked).await? {
+        // Topics are allowed one by one: each message will hear of its own.
+        Err(error) if !is_known && is_of_topic(&error) => Ok(()),
+        answer => judged(what, answer.map(drop)),
+    }
 }
 
 fn judged(what: String, answer: Result<(), lapin::Error>) -> Result<(), Error> {
