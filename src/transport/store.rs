@@ -21,7 +21,7 @@ pub struct Inspection {
     pub queue: String,
     /// The group.
     pub group: Option<String>,
-    /// Messages that could be delivered now; where `in_flight` is not told, all that are not settled.
+    /// Messages that could be delivered now; where `in_flight` is not told, it may be all that are not settled.
     pub waiting: Option<u64>,
     /// Messages that wait for their delay.
     pub delayed: Option<u64>,

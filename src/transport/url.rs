@@ -265,8 +265,14 @@ fn redact_option(value: &str) -> String {
 fn redact_login(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("//") else { return redact_mistaken(text) };
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
-    // A password may hold the `/` or `?` that it should have escaped; hide up to the last `@`.
-    let Some(login_end) = rest[..authority_end].rfind('@').or_else(|| rest.rfind('@')) else { return text.to_owned() };
+    let place_end = rest.find('?').unwrap_or(rest.len());
+    // A password may hold the `/` or `?` that it should have escaped; hide up to the last `@`. An `@` among the options
+    // of a URL without anything like a login is not the end of one.
+    let unescaped = || match rest[..authority_end].contains(':') {
+        true => rest.rfind('@'),
+        false => rest[..place_end].rfind('@'),
+    };
+    let Some(login_end) = rest[..authority_end].rfind('@').or_else(unescaped) else { return text.to_owned() };
     let login = &rest[..login_end];
     let user = match login.find("${").filter(|start| *start == 0) {
         Some(_) => split_after_reference(login).map_or(login, |(user, _)| user),

@@ -155,7 +155,9 @@ async fn inspecting_counts_and_says_what_the_broker_does_not_tell() {
     assert_eq!((seen.waiting, seen.in_flight, seen.dead, seen.oldest_age_ms), (Some(3), None, Some(0), None));
     raw.declare(&dead, Life::Durable, &[]).await;
     raw.publish(&dead, 2).await;
-    let seen = inspect(&format!("{url}&management={}", node.management_url())).await.unwrap();
+    // The plugin tells what is in flight once it has looked, some seconds after a queue is made.
+    let named = format!("{url}&management={}", node.management_url());
+    let seen = until(async || inspect(&named).await.ok().filter(|seen| seen.in_flight.is_some())).await;
     assert_eq!((seen.waiting, seen.in_flight, seen.dead), (Some(3), Some(0), Some(2)));
     let error = inspect(&format!("{}?queue={queue}.nothing", node.url())).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Configuration && error.to_string().contains("nothing"), "{error:?}");

@@ -50,12 +50,13 @@ async fn inspecting_counts_and_changes_nothing(bench: &mut Bench) -> Tried {
     let some = reader.take(2).await?;
     let seen = inspected(bench, &place).await?;
     let out = reader.got.len() as u64;
-    // Who cannot tell what is in flight counts it among what waits.
-    let hidden = if seen.in_flight.is_none() { out } else { 0 };
+    // Who cannot tell what is in flight either counts it among what waits, or leaves it out with what its source has
+    // fetched ahead.
+    let waiting = if seen.in_flight.is_some() { 5 - out..=5 - out } else { 0..=5 };
     for (what, is, should) in
-        [("waiting", seen.waiting, 5 - out + hidden), ("in flight", seen.in_flight, out), ("delayed", seen.delayed, 0)]
+        [("waiting", seen.waiting, waiting), ("in flight", seen.in_flight, out..=out), ("delayed", seen.delayed, 0..=0)]
     {
-        check(is.is_none_or(|is| is == should), format_args!("{what}: is {is:?}, should be {should}"))?;
+        check(is.is_none_or(|is| should.contains(&is)), format_args!("{what}: is {is:?}, should be {should:?}"))?;
     }
     let again = inspected(bench, &place).await?;
     same("counts of a second look", (again.waiting, again.in_flight), (seen.waiting, seen.in_flight))?;
@@ -144,5 +145,7 @@ async fn looking_into_a_queue_takes_nothing(bench: &mut Bench) -> Tried {
     drop(shelf);
     let all = bench.rest(&place).await?;
     same("what comes afterwards", names_of(&all), named(0..4))?;
-    same("attempts and unclean", (all[0].attempts, all[0].unclean), (0, 0))
+    same("attempts", all[0].attempts, 0)?;
+    // Where nothing is made of it, a broker may count a look as a delivery.
+    same("unclean", all[0].unclean, if bench.source.poison_protection { 0 } else { all[0].unclean })
 }

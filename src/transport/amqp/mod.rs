@@ -139,6 +139,10 @@ impl SourcePlan for AmqpSourcePlan {
         None
     }
 
+    fn holds_for(&self) -> Option<std::time::Duration> {
+        Some(self.place.consumer_timeout)
+    }
+
     fn open(&self, _hooks: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>> {
         let (place, spec) = (self.place.clone(), self.spec.clone());
         Box::pin(async move { Ok(Box::new(source::AmqpSource::open(place, spec).await?) as Box<dyn Source>) })

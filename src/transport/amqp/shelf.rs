@@ -153,7 +153,7 @@ impl AmqpShelf {
         for _ in 0..MOST_SILENCES {
             let unread = self.ahead.len() as u32;
             let full = match &self.way {
-                Way::Get => return Ok(self.get().await?),
+                Way::Get => return self.get().await,
                 Way::Windows { room, .. } => self.held.len() as u32 >= *room,
             };
             if full {

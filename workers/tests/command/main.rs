@@ -8,7 +8,3 @@ mod ends;
 mod exit_codes;
 mod round_trip;
 mod run;
-
-#[cfg(feature = "amqp")]
-#[path = "../../../tests/support/broker.rs"]
-mod broker;

@@ -34,6 +34,8 @@ struct State {
     budget: u64,
     paused: bool,
     intake_stopped: bool,
+    /// Messages are on their way back: nothing is handed over that would overtake them.
+    holds: bool,
     /// Nothing is handed over any more.
     closed: bool,
     /// Nothing has been proven for too long: what is here would come again.
@@ -67,6 +69,7 @@ pub(super) struct Seen {
     pub(super) in_hand: u64,
     pub(super) paused: bool,
     pub(super) intake_stopped: bool,
+    pub(super) holds: bool,
 }
 
 /// Shared by the source and its driver.
@@ -107,6 +110,7 @@ impl Desk {
             Ask::Return(these) => {
                 let ours = these.iter().filter(|at| at.epoch == state.epoch).count();
                 state.in_hand = state.in_hand.saturating_sub(ours as u64);
+                state.holds = true;
             }
             Ask::StopIntake => {
                 if !std::mem::replace(&mut state.intake_stopped, true) {
@@ -229,6 +233,7 @@ impl Desk {
             in_hand: state.in_hand,
             paused: state.paused,
             intake_stopped: state.intake_stopped,
+            holds: state.holds,
         }
     }
 
@@ -256,7 +261,7 @@ impl Desk {
     /// A channel begins; until it ends, what is delivered bears its number.
     pub(super) fn begin(&self, epoch: u32) {
         let mut state = self.lock();
-        (state.epoch, state.handed_to, state.in_hand, state.doubtful) = (epoch, 0, 0, false);
+        (state.epoch, state.handed_to, state.in_hand, state.doubtful, state.holds) = (epoch, 0, 0, false, false);
     }
 
     /// What was connected and is to be cut if the source is dropped.
@@ -273,6 +278,20 @@ impl Desk {
     pub(super) fn take_ready(&self) -> Vec<u64> {
         let taken = std::mem::take(&mut self.lock().ready);
         taken.iter().map(|delivery| delivery.delivery_tag).collect()
+    }
+
+    /// Messages are about to go back.
+    pub(super) fn hold(&self) {
+        self.lock().holds = true;
+    }
+
+    /// They are back, unless more were given back that the driver has not looked at.
+    pub(super) fn go_on(&self) {
+        let mut state = self.lock();
+        state.holds = state.asks.iter().any(|ask| matches!(ask, Ask::Return(_)));
+        if state.hands_over() {
+            Self::wake_engine(state);
+        }
     }
 
     /// The channel has ended: what is here comes again. What was told and not looked at is for whoever is next.

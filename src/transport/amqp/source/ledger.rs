@@ -123,11 +123,6 @@ impl Ledger {
         self.open
     }
 
-    /// Deliveries that were given back, and the broker does not know.
-    pub(super) fn returned(&self) -> usize {
-        self.returned
-    }
-
     /// Deliveries that count against the prefetch, as far as is known here.
     pub(super) fn held(&self) -> usize {
         self.entries.len()
@@ -157,15 +152,20 @@ impl Ledger {
         self.entries.iter().skip(skip).find(|entry| entry.state == State::Open).map(|entry| entry.delivered)
     }
 
-    /// Tags from this one on, below that one, that are open and were delivered before `limit`.
-    pub(super) fn open_since(&self, from: u64, below: u64, limit: Instant) -> Vec<u64> {
+    /// Tags from this one on, below that one, that are open and were delivered at `limit` or before, and when.
+    pub(super) fn open_since(&self, from: u64, below: u64, limit: Instant) -> Vec<(u64, Instant)> {
         // In the order of delivery, so that nothing behind the first younger one is older.
         (self.base..below)
             .zip(&self.entries)
-            .take_while(|(_, entry)| entry.delivered < limit)
+            .take_while(|(_, entry)| entry.delivered <= limit)
             .filter(|(tag, entry)| *tag >= from && entry.state == State::Open)
-            .map(|(tag, _)| tag)
+            .map(|(tag, entry)| (tag, entry.delivered))
             .collect()
+    }
+
+    /// Whether anything is open behind the one tag and up to the other.
+    pub(super) fn open_up_to(&self, behind: u64, to: u64) -> bool {
+        (self.base..=to).zip(&self.entries).any(|(tag, entry)| tag > behind && entry.state == State::Open)
     }
 
     fn look_at_prefix(&mut self) -> usize {
@@ -321,9 +321,13 @@ mod tests {
         let mut ledger = delivered(3, now);
         ledger.delivered(4, later);
         settle(&mut ledger, [2], now);
-        assert_eq!(ledger.open_since(1, 5, later), [1, 3]);
-        assert_eq!(ledger.open_since(3, 5, later), [3]);
-        assert_eq!(ledger.open_since(1, 3, later), [1]);
+        let open = |from, below, limit| ledger.open_since(from, below, limit).iter().map(|(tag, _)| *tag).collect();
+        let open: &dyn Fn(u64, u64, Instant) -> Vec<u64> = &open;
+        assert_eq!(open(1, 5, now), [1, 3]);
+        assert_eq!(open(1, 5, later), [1, 3, 4]);
+        assert_eq!(open(3, 5, now), [3]);
+        assert_eq!(open(1, 3, now), [1]);
+        assert!(ledger.open_up_to(0, 1) && ledger.open_up_to(1, 3) && !ledger.open_up_to(1, 2));
         assert_eq!(ledger.oldest_open(4), Some(later));
         assert_eq!(ledger.oldest_open(5), None);
     }

@@ -16,6 +16,7 @@ use super::offsets::Offsets;
 use super::prefetch::Wish;
 use super::proofs::{Answer, Proofs};
 use crate::failure::Tally;
+use crate::message::At;
 use crate::transport::{Ask, Backlog, Event, Ownership, Settlement};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
@@ -30,6 +31,13 @@ use tokio::time::Sleep;
 
 /// A pause that is longer gives back what is buffered, so that others may have it and its age does not matter.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
+/// At this part of what the broker allows, a delivery that has been started is told of.
+const AGEING: f64 = 0.8;
+/// So many deliveries at once are traffic: it is worth to let more of them come together before the next look, for
+/// each look that finds nothing costs a wake-up by the next message.
+const TRAFFIC: usize = 16;
+/// How long that is let come together. The timer of the runtime is no finer.
+const NAP: Duration = Duration::from_millis(1);
 /// Deliveries taken off the client library in one turn, so that acks get theirs.
 const A_TURN: usize = 1_024;
 /// When nothing is due: the next look at the clock.
@@ -132,9 +140,17 @@ pub(super) struct Session<'a> {
     counts_owed: u32,
     flushes: Vec<Instant>,
     closing: Option<Instant>,
-    /// What nobody has started is to go back.
+    /// What nobody has started is to go back, and the engine has given back its part.
     recalling: bool,
+    /// The engine was asked to give back its part.
+    recall_asked: bool,
+    /// What is open up to this tag has been started: asking for it again is of no use.
+    recalled_to: u64,
+    /// Up to this tag whatever is old was told of.
+    told_of_age_to: u64,
     paused_since: Option<Instant>,
+    /// Until then deliveries come together unlooked at.
+    nap_until: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     gone: Pin<Box<dyn Future<Output = String> + Send>>,
     asks: Vec<Ask>,
@@ -189,7 +205,11 @@ impl<'a> Session<'a> {
             flushes: Vec::new(),
             closing: None,
             recalling: false,
+            recall_asked: false,
+            recalled_to: 0,
+            told_of_age_to: 0,
             paused_since: None,
+            nap_until: None,
             timer: Box::pin(tokio::time::sleep(IDLE)),
             gone: Box::pin(gone),
             asks: Vec::new(),
@@ -278,7 +298,11 @@ impl<'a> Session<'a> {
             }
         }
         let mut cancelled = false;
+        if self.nap_until.is_some_and(|until| Instant::now() >= until) {
+            self.nap_until = None;
+        }
         match &mut self.flow {
+            Flow::Open(_) if self.nap_until.is_some() => {}
             Flow::Open(consumer) => {
                 for _ in 0..A_TURN {
                     match consumer.poll_next_unpin(cx) {
@@ -307,6 +331,10 @@ impl<'a> Session<'a> {
                 cancelled = *ended && answer.is_none();
             }
             Flow::None | Flow::Opening(_) => {}
+        }
+        // While the broker still has room to send: napping at its end would starve us.
+        if self.arrived.len() >= TRAFFIC && self.ledger.held() + self.arrived.len() < usize::from(self.prefetch / 2) {
+            self.nap_until = Some(Instant::now() + NAP);
         }
         if cancelled {
             // No ack was sent since the cancel: it has proven them all.
@@ -342,8 +370,12 @@ impl<'a> Session<'a> {
                     let ours = at.epoch == self.epoch && at.position <= seen.handed_to;
                     any |= ours && self.ledger.give_back(at.position);
                 }
-                // At a stop only the end of the channel gives back: nacks would reorder, or count.
-                self.recalling |= any && !seen.intake_stopped;
+                // At a stop only the end of the channel gives back: nacks would reorder, or count. In a recall the
+                // rest is waited for.
+                self.recalling |= any && !seen.intake_stopped && !self.recall_asked;
+            }
+            Ask::Recalled(of) if of.epoch == self.epoch && self.recall_asked => {
+                (self.recall_asked, self.recalling, self.recalled_to) = (false, true, seen.handed_to);
             }
             Ask::Mark(at) => self.desk.say(Event::Marked(at)),
             Ask::Flush { by } => self.flushes.push(by),
@@ -384,7 +416,10 @@ impl<'a> Session<'a> {
         let proven = self.proofs.proven(now);
         self.say_settled(proven, Tally::default());
         self.desk.doubt(self.proofs.doubtful_at().is_some_and(|at| at <= now));
-        self.recalling |= self.recall_at(seen).is_some_and(|at| at <= now);
+        self.look_at_ages(seen, now);
+        if seen.holds && !self.recalling && !self.recall_asked && !self.flight.gives_back {
+            self.desk.go_on();
+        }
         let changes = self.changes(seen);
         if self.flight.asked.is_none() {
             match &self.flow {
@@ -438,7 +473,9 @@ impl<'a> Session<'a> {
     fn changes(&self, seen: Seen) -> bool {
         // Counted with what is about to be handed over.
         let starved = seen.room as usize > seen.ready && self.ledger.held() >= usize::from(self.prefetch);
-        self.recalling || (!seen.intake_stopped && self.wish(seen).instead_of(self.prefetch, starved).is_some())
+        let another = !seen.intake_stopped && !seen.paused;
+        let changes = self.recalling || (another && self.wish(seen).instead_of(self.prefetch, starved).is_some());
+        changes && matches!(self.flow, Flow::Open(_))
     }
 
     /// Whether the last acks are to be proven by the end of the consumer, which is not needed any more.
@@ -521,16 +558,46 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// When what is buffered has to go back, unless it is handed over before: its age counts for the broker, too.
+    /// When what nobody has started has to go back, unless it is settled before: the broker counts the age of what is
+    /// buffered, too.
     fn recall_at(&self, seen: Seen) -> Option<Instant> {
-        if self.recalling || seen.intake_stopped {
+        if self.recalling || self.recall_asked || seen.intake_stopped {
             return None;
         }
         let consuming = matches!(self.flow, Flow::Open(_)) || seen.ready > 0;
         let paused = self.paused_since.filter(|_| consuming).map(|since| since + LONG_PAUSE);
         let half = self.setup.place.consumer_timeout / 2;
-        let aged = self.ledger.oldest_open(seen.handed_to + 1).filter(|_| seen.ready > 0).map(|since| since + half);
+        let aged = self.ledger.oldest_open(self.recalled_to + 1).map(|since| since + half);
         [paused, aged].into_iter().flatten().min()
+    }
+
+    /// When something that was started is old enough to be told of.
+    fn ageing_at(&self, seen: Seen) -> Option<Instant> {
+        let oldest = self.ledger.oldest_open(self.told_of_age_to + 1)?;
+        (self.told_of_age_to < seen.handed_to).then(|| oldest + self.setup.place.consumer_timeout.mul_f64(AGEING))
+    }
+
+    fn look_at_ages(&mut self, seen: Seen, now: Instant) {
+        if self.recall_at(seen).is_some_and(|at| at <= now) {
+            if self.ledger.open_up_to(self.recalled_to, seen.handed_to) {
+                // What the engine has of it comes first, and nothing new meanwhile.
+                self.recall_asked = true;
+                self.desk.hold();
+                self.desk.say(Event::Recall(Ownership { epoch: self.epoch, partitions: None }));
+            } else {
+                self.recalling = true;
+            }
+        }
+        if self.ageing_at(seen).is_some_and(|at| at <= now) {
+            let limit = self.setup.place.consumer_timeout;
+            let Some(before) = now.checked_sub(limit.mul_f64(AGEING)) else { return };
+            for (tag, delivered) in self.ledger.open_since(self.told_of_age_to + 1, seen.handed_to + 1, before) {
+                self.told_of_age_to = tag;
+                let at = At { position: tag, epoch: self.epoch, partition: 0 };
+                let age = now.saturating_duration_since(delivered);
+                self.desk.say(Event::Ageing { at, age, limit });
+            }
+        }
     }
 
     /// The acks are on the socket.
@@ -575,6 +642,8 @@ impl<'a> Session<'a> {
             self.proofs.doubtful_at().filter(|at| *at > now),
             self.flushes.iter().min().copied(),
             self.recall_at(seen),
+            self.ageing_at(seen),
+            self.nap_until,
         ]
         .into_iter()
         .flatten()

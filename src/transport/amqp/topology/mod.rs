@@ -50,6 +50,7 @@ pub(super) struct Queue {
 /// connection.
 pub(super) async fn for_source(wire: &Wire, place: &Place) -> Result<Queue, Error> {
     let queue = queue(wire, place, Side::Source).await?;
+    say_if_declared(&queue, place);
     if !place.exchange.is_empty()
         && place.declare
         && let RoutingKey::Fixed(key) = &place.routing_key
@@ -73,7 +74,9 @@ pub(super) async fn for_source(wire: &Wire, place: &Place) -> Result<Queue, Erro
 /// As [`for_source`].
 pub(super) async fn for_sink(wire: &Wire, place: &Place) -> Result<Option<Queue>, Error> {
     let queue = if place.exchange.is_empty() {
-        Some(queue(wire, place, Side::Sink).await?)
+        let queue = queue(wire, place, Side::Sink).await?;
+        say_if_declared(&queue, place);
+        Some(queue)
     } else {
         exchange(wire, place).await?;
         None
@@ -81,6 +84,13 @@ pub(super) async fn for_sink(wire: &Wire, place: &Place) -> Result<Option<Queue>
     // The first publish would tell too, by the death of its channel.
     permission::to_write(wire, place).await?;
     Ok(queue)
+}
+
+fn say_if_declared(queue: &Queue, place: &Place) {
+    if queue.declared {
+        let arguments = arguments::words(&arguments::ours(place));
+        tracing::info!(event = "queue_declared", queue = place.queue, arguments, "queue '{}' was absent", place.queue);
+    }
 }
 
 /// Looks at all that a source or sink of this place needs, and changes nothing.
