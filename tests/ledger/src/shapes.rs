@@ -4,7 +4,9 @@ use crate::clock::now_ms;
 use crate::exits::Exit;
 use crate::faults::{Fault, Healed};
 use crate::scenario::{Scenario, Shape};
-use crate::world::{Carrier, RESUME, Trouble, World};
+use crate::seen::RESUME;
+use crate::setup::Carrier;
+use crate::world::{Trouble, World};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -95,7 +97,7 @@ fn queue_deleted(world: &mut World, scenario: &Scenario, queue: &str) -> Result<
         let at_ms = now_ms();
         // Nobody publishes now: who declares it is the worker.
         wait_for_queue(world, queue, |consumers, _| consumers > 0, ["consumers", "messages"])?;
-        world.resume_took(now_ms() - at_ms);
+        world.seen.resume_took(now_ms() - at_ms);
     }
     world.terminate(Carrier::Worker, Exit::Drained)
 }
