@@ -2,6 +2,7 @@
 
 #[path = "../support/broker.rs"]
 mod broker;
+mod consuming;
 mod login;
 mod node;
 mod peer;
@@ -9,6 +10,7 @@ mod peer;
 mod proxy;
 mod publishing;
 mod raw;
+mod reader;
 mod retries;
 mod tls;
 mod topology;

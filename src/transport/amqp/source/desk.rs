@@ -55,6 +55,7 @@ impl State {
             && !self.intake_stopped
             && !self.closed
             && !self.doubtful
+            && !self.holds
     }
 }
 
