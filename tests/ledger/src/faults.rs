@@ -2,7 +2,8 @@
 
 use crate::clock::now_ms;
 use crate::exits::Exit;
-use crate::world::{Carrier, Trouble, World};
+use crate::setup::Carrier;
+use crate::world::{Trouble, World};
 use rustix::process::Signal;
 use std::thread::sleep;
 use std::time::Duration;
