@@ -133,6 +133,7 @@ impl Driver {
                 return Ok(ControlFlow::Break(()));
             }
             self.start = session.lost();
+            tracing::debug!(worker = &*self.setup.spec.worker, epoch = self.epoch, "channel ended: {}", end.why());
             self.ever |= self.connected;
             if began.elapsed() >= WORKED_FOR {
                 self.backoff.worked();

@@ -160,6 +160,7 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
+    #[expect(clippy::too_many_arguments, reason = "what a driver wires together, named one by one")]
     pub(super) fn new(
         setup: &'a Setup,
         desk: &'a Desk,
