@@ -83,7 +83,7 @@ impl Ledger {
 
     /// The next delivery. `false` when its tag is not the next one, which no broker does.
     pub(super) fn delivered(&mut self, tag: u64, now: Instant) -> bool {
-        if tag != self.base + self.entries.len() as u64 {
+        if tag != self.next_tag() {
             return false;
         }
         self.entries.push_back(Entry { delivered: now, state: State::Open });
@@ -126,6 +126,17 @@ impl Ledger {
     /// Deliveries that count against the prefetch, as far as is known here.
     pub(super) fn held(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The tag of the next delivery.
+    pub(super) fn next_tag(&self) -> u64 {
+        self.base + self.entries.len() as u64
+    }
+
+    /// Deliveries from this tag on that the broker was not told of: what it has let out, as it counts.
+    pub(super) fn unacked_from(&self, tag: u64) -> usize {
+        let skip = usize::try_from(tag.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skip).filter(|entry| entry.state != State::Told).count()
     }
 
     /// Settlements that the broker was not told of.
@@ -285,7 +296,7 @@ mod tests {
         settle(&mut ledger, [1], now);
         assert_eq!(ledger.due(100, now, true).unwrap().frames, [Ack::UpTo(1)]);
         assert_eq!(ledger.due(100, now, true), None);
-        assert_eq!(ledger.held(), 74);
+        assert_eq!((ledger.held(), ledger.unacked_from(1), ledger.unacked_from(100)), (74, 74, 1));
     }
 
     #[test]

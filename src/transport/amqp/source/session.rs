@@ -7,6 +7,7 @@ use super::super::refusal::words;
 use super::super::topology::Queue;
 use super::super::wire::{ANSWER_LIMIT, State as Line, Wire};
 use super::Setup;
+use super::calm::Calm;
 use super::consume::{Start, arguments};
 use super::desk::{Desk, Seen};
 use super::ending::{Ending, Recall};
@@ -33,11 +34,6 @@ use tokio::time::Sleep;
 const LONG_PAUSE: Duration = Duration::from_secs(60);
 /// At this part of what the broker allows, a delivery that has been started is told of.
 const AGEING: f64 = 0.8;
-/// So many deliveries at once are traffic: it is worth to let more of them come together before the next look, for
-/// each look that finds nothing costs a wake-up by the next message.
-const TRAFFIC: usize = 16;
-/// How long that is let come together. The timer of the runtime is no finer.
-const NAP: Duration = Duration::from_millis(1);
 /// Deliveries taken off the client library in one turn, so that acks get theirs.
 const A_TURN: usize = 1_024;
 /// When nothing is due: the next look at the clock.
@@ -129,9 +125,12 @@ pub(super) struct Session<'a> {
     recall: Recall,
     ledger: Ledger,
     proofs: Proofs,
+    calm: Calm,
     offsets: Option<Offsets>,
     flow: Flow,
     consumers: u32,
+    /// The first tag of the consumer that is open.
+    first: u64,
     prefetch: u16,
     largest: u64,
     flight: Flight,
@@ -149,8 +148,6 @@ pub(super) struct Session<'a> {
     /// Up to this tag whatever is old was told of.
     told_of_age_to: u64,
     paused_since: Option<Instant>,
-    /// Until then deliveries come together unlooked at.
-    nap_until: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     gone: Pin<Box<dyn Future<Output = String> + Send>>,
     asks: Vec<Ask>,
@@ -194,9 +191,11 @@ impl<'a> Session<'a> {
             recall: Recall::of(queue, setup.spec.by_key),
             ledger: Ledger::new(),
             proofs: Proofs::new(Answer::of(queue.queue_type)),
+            calm: Calm::of(queue.queue_type),
             offsets: start.map(Offsets::new),
             flow: Flow::None,
             consumers: 0,
+            first: 1,
             prefetch: 0,
             largest: 0,
             flight: Flight { asked: None, tally: Tally::default(), gives_back: false },
@@ -210,7 +209,6 @@ impl<'a> Session<'a> {
             recalled_to: 0,
             told_of_age_to: 0,
             paused_since: None,
-            nap_until: None,
             timer: Box::pin(tokio::time::sleep(IDLE)),
             gone: Box::pin(gone),
             asks: Vec::new(),
@@ -299,11 +297,7 @@ impl<'a> Session<'a> {
             }
         }
         let mut cancelled = false;
-        if self.nap_until.is_some_and(|until| Instant::now() >= until) {
-            self.nap_until = None;
-        }
         match &mut self.flow {
-            Flow::Open(_) if self.nap_until.is_some() => {}
             Flow::Open(consumer) => {
                 for _ in 0..A_TURN {
                     match consumer.poll_next_unpin(cx) {
@@ -333,10 +327,6 @@ impl<'a> Session<'a> {
             }
             Flow::None | Flow::Opening(_) => {}
         }
-        // While the broker still has room to send: napping at its end would starve us.
-        if self.arrived.len() >= TRAFFIC && self.ledger.held() + self.arrived.len() < usize::from(self.prefetch / 2) {
-            self.nap_until = Some(Instant::now() + NAP);
-        }
         if cancelled {
             // No ack was sent since the cancel: it has proven them all.
             let proven = self.proofs.take_all();
@@ -351,6 +341,12 @@ impl<'a> Session<'a> {
         if self.arrived.is_empty() {
             return;
         }
+        self.count_arrived(now);
+        self.desk.deliver(self.arrived.drain(..));
+    }
+
+    fn count_arrived(&mut self, now: Instant) {
+        self.calm.arrived(now);
         for delivery in &self.arrived {
             let next = self.ledger.delivered(delivery.delivery_tag, now);
             debug_assert!(next, "delivery tags of a channel are consecutive");
@@ -359,7 +355,6 @@ impl<'a> Session<'a> {
                 offsets.delivered(delivery.delivery_tag, &delivery.properties);
             }
         }
-        self.desk.deliver(self.arrived.drain(..));
     }
 
     fn asked(&mut self, ask: Ask, seen: Seen, now: Instant) {
@@ -426,7 +421,9 @@ impl<'a> Session<'a> {
             match &self.flow {
                 // Behind every ack, and no further one until it is answered: so it proves them all.
                 Flow::Open(_) if changes || (self.proves_by_cancel(seen) && self.ledger.unsent().total() == 0) => {
-                    self.cancel_consumer();
+                    if self.calm_at(now) <= now {
+                        self.cancel_consumer();
+                    }
                 }
                 Flow::Cancelling { .. } => {}
                 Flow::None if self.recalling => {
@@ -490,6 +487,12 @@ impl<'a> Session<'a> {
             && self.ending == Ending::CancelAndClose
     }
 
+    /// From when on a cancel keeps the order of what is under way.
+    fn calm_at(&self, now: Instant) -> Instant {
+        let full = self.ledger.unacked_from(self.first) >= usize::from(self.prefetch);
+        self.calm.at(now, full)
+    }
+
     fn consumes(&self, seen: Seen) -> bool {
         !self.recalling && !self.flight.gives_back && !seen.intake_stopped && !seen.paused && seen.room > 0
     }
@@ -508,6 +511,8 @@ impl<'a> Session<'a> {
     fn open_consumer(&mut self, seen: Seen) {
         self.prefetch = self.wish(seen).prefetch();
         self.consumers += 1;
+        self.first = self.ledger.next_tag();
+        self.calm.opened();
         let (channel, prefetch) = (self.channel.clone(), self.prefetch);
         let queue = self.setup.place.queue.clone();
         let tag = format!("{}-{}-{}", self.setup.tag, self.epoch, self.consumers);
@@ -604,6 +609,9 @@ impl<'a> Session<'a> {
     /// The acks are on the socket.
     fn landed(&mut self) {
         let tally = std::mem::take(&mut self.flight.tally);
+        if !self.flight.gives_back {
+            self.calm.acked(Instant::now());
+        }
         self.flight.gives_back = false;
         self.proofs.sent(tally, Instant::now());
     }
@@ -632,19 +640,22 @@ impl<'a> Session<'a> {
         };
         let cancelling = matches!(self.flow, Flow::Cancelling { .. });
         let urgent = !self.flushes.is_empty();
+        let waits_for_calm = flying.is_none() && (self.changes(seen) || self.proves_by_cancel(seen));
         [
             flying.map(Asked::limit),
             flow,
             self.question.as_ref().map(Asked::limit),
             self.count.as_ref().map(Asked::limit),
-            self.ledger.due_at().filter(|_| flying.is_none() && !cancelling),
-            self.proofs.ask_at(now, urgent).filter(|_| self.question.is_none() && flow.is_none()),
+            waits_for_calm.then(|| self.calm_at(now)),
+            self.ledger.due_at().filter(|_| flying.is_none() && !cancelling && !waits_for_calm),
+            self.proofs
+                .ask_at(now, urgent)
+                .filter(|_| self.question.is_none() && flow.is_none() && !waits_for_calm && flying.is_none()),
             self.proofs.proven_at(),
             self.proofs.doubtful_at().filter(|at| *at > now),
             self.flushes.iter().min().copied(),
             self.recall_at(seen),
             self.ageing_at(seen),
-            self.nap_until,
         ]
         .into_iter()
         .flatten()
@@ -718,8 +729,16 @@ impl<'a> Session<'a> {
                 self.step().await?;
             }
         }
-        if self.ending == Ending::CancelAndClose && matches!(self.flow, Flow::Open(_)) {
-            self.cancel_consumer();
+        // With nothing to prove, a plain close keeps the order best.
+        if self.ending == Ending::CancelAndClose && !self.proofs.is_empty() {
+            while matches!(self.flow, Flow::Open(_)) {
+                let now = Instant::now();
+                if self.calm_at(now) <= now {
+                    self.cancel_consumer();
+                } else {
+                    self.step().await?;
+                }
+            }
         }
         while matches!(self.flow, Flow::Cancelling { .. }) {
             self.step().await?;
@@ -740,10 +759,14 @@ impl<'a> Session<'a> {
     /// One turn of the end: what is delivered now goes back with the channel.
     async fn step(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        let wake = self.proofs.proven_at().unwrap_or(now + ANSWER_LIMIT);
+        let calm = matches!(self.flow, Flow::Open(_)).then(|| self.calm_at(now)).filter(|at| *at > now);
+        let wake = [self.proofs.proven_at(), calm].into_iter().flatten().min().unwrap_or(now + ANSWER_LIMIT);
         self.timer.as_mut().reset(wake.into());
         poll_fn(|cx| self.poll_any(cx)).await?;
-        self.arrived.clear();
+        if !self.arrived.is_empty() {
+            self.count_arrived(Instant::now());
+            self.arrived.clear();
+        }
         Ok(())
     }
 }
