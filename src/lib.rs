@@ -83,7 +83,8 @@
 //! - **At least once** on a durable queue: acked after the handler succeeded *and* what it sent was confirmed.
 //! - **A graceful stop duplicates nothing**; a crash repeats at most what was delivered ([`Consumer::look_ahead`]).
 //! - **The process ends by its deadline and a second**, whatever a handler or a queue does, and says who held it.
-//! - **Order by key holds** within one owner of a queue, also across retries and restarts.
+//! - **Order by key holds** within one owner of a queue, also across retries and restarts. An owner is a process on a queue
+//!   of RabbitMQ, or all of them where it has a single active consumer; a claim on a key of `local`.
 //!
 //! # The code
 //!
@@ -102,7 +103,8 @@
 //! | [`testing`] | the conformance suite for transports | |
 //!
 //! Dependencies point one way: values ← contracts ← transports; values ← engine ← actors ← supervisor ← app. `ractor`
-//! is named in `actor` and `supervisor` alone, `rusqlite` in `transport::local` alone. There is no unsafe code.
+//! is named in `actor` and `supervisor` alone, `rusqlite` in `transport::local` alone, `lapin` in `transport::amqp` alone.
+//! There is no unsafe code.
 
 mod actor;
 pub mod admin;

@@ -3,6 +3,10 @@
 //! `LONGSHORE_TEST_REPEATS` (5) and `LONGSHORE_TEST_ORDERS` (200) say how often and how long the quickstart is
 //! interrupted.
 
+#[cfg(feature = "amqp")]
+#[path = "support/broker.rs"]
+mod broker;
+
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -34,6 +38,9 @@ fn examples() -> &'static Path {
             "--manifest-path",
             concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
         ]);
+        if cfg!(feature = "amqp") {
+            cargo.args(["--features", "amqp"]);
+        }
         cargo.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
@@ -43,13 +50,27 @@ fn examples() -> &'static Path {
     })
 }
 
+/// A file, or a folder with a `main.rs`; where there is a broker for it, also what needs one.
 fn names() -> Vec<String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut names: Vec<String> = entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    let programs = entries.filter(|path| path.extension().is_some() || path.join("main.rs").exists());
+    let mut names: Vec<String> = programs.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     names.sort();
-    assert!(names.len() >= 5, "{names:?}");
+    assert!(names.len() >= 6, "{names:?}");
+    names.retain(|name| name != "rabbitmq" || broker().is_some());
     names
+}
+
+/// Where the broker of these tests is.
+#[cfg(feature = "amqp")]
+fn broker() -> Option<String> {
+    broker::shared().map(|node| node.url().to_owned())
+}
+
+#[cfg(not(feature = "amqp"))]
+fn broker() -> Option<String> {
+    None
 }
 
 /// An example that runs.
@@ -74,6 +95,9 @@ impl Run {
     fn start(name: &str, folder: &Path, args: &[&str]) -> Self {
         let mut command = Command::new(examples().join(name));
         command.args(args).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(url) = broker() {
+            command.env("AMQP_URL", url);
+        }
         let began = Instant::now();
         let mut child = command.spawn().unwrap();
         let (mut out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());

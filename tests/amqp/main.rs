@@ -2,6 +2,7 @@
 
 #[path = "../support/broker.rs"]
 mod broker;
+mod consuming;
 mod contents;
 mod login;
 mod node;
@@ -10,6 +11,7 @@ mod peer;
 mod proxy;
 mod publishing;
 mod raw;
+mod reader;
 mod retries;
 mod tls;
 mod topology;

@@ -12,6 +12,12 @@ Sources and sinks are URLs; quote them, a shell takes & and ? for itself:
   'local:orders.db?queue=orders&group=ship'    a durable queue in one file, for one group
   'file:in.ndjson?key=/id&group=in'            lines of JSON; a group remembers its place
   file:-                                       standard input or output
+";
+
+/// In a build that has it.
+const AMQP_URLS: &str = "  'amqp://me:${env:PASSWORD}@host/vhost?queue=orders'   RabbitMQ; amqps for TLS\n";
+
+const REST: &str = "\
 Keep passwords out of them: ${env:NAME} and ${file:PATH} are put in where they stand.
 
 Try it:
@@ -24,9 +30,14 @@ Otherwise: 64 wrong command line, 65 bad input that has no dead-letter place, 69
 75 not done by the deadline, 77 credentials, 78 wrong URL, option or path, 130 interrupted twice,
 1 and 70 failed.";
 
+fn after_help() -> String {
+    let amqp = if cfg!(feature = "amqp") { AMQP_URLS } else { "" };
+    [URLS, amqp, REST].concat()
+}
+
 /// Moves messages between files, queues and brokers, and loses none.
 #[derive(Debug, Parser)]
-#[command(name = "longshore", version, after_help = URLS)]
+#[command(name = "longshore", version, after_help = after_help())]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
@@ -105,9 +116,10 @@ mod tests {
         let mut command = Cli::command();
         command.clone().debug_assert();
         let help = command.render_long_help().to_string();
-        for later in ["peek", "bench", "status", "dump", "kafka", "amqp"] {
+        for later in ["peek", "bench", "status", "dump", "kafka"] {
             assert!(!help.contains(later), "{later}\n{help}");
         }
+        assert_eq!(help.contains("amqp://"), cfg!(feature = "amqp"), "{help}");
     }
 
     #[test]

@@ -19,9 +19,9 @@ impl Case {
     /// Those who take part. The others are held against the first.
     pub fn contenders(self) -> &'static [&'static str] {
         match self {
-            Self::Consume => &["bare", "bare-one-ack-each", "ruststream"],
-            Self::Publish => &["bare"],
-            Self::Bridge => &["bare", "bare-sliding"],
+            Self::Consume => &["bare", "longshore", "bare-one-ack-each", "ruststream"],
+            Self::Publish => &["bare", "longshore"],
+            Self::Bridge => &["bare", "longshore", "bare-sliding"],
         }
     }
 

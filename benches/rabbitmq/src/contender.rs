@@ -1,6 +1,7 @@
 //! Who is compared: a file each.
 
 pub mod bare;
+pub mod longshore;
 pub mod ruststream;
 
 /// What a contender may fail with.

@@ -11,15 +11,24 @@ pub struct Order {
 }
 
 /// The payloads of a lap, made before its clock starts.
-pub struct Payloads(Vec<Vec<u8>>);
+pub struct Payloads(Vec<Payload>);
+
+/// One of them: a type of its own, so that a producer can be found by it.
+pub struct Payload(Vec<u8>);
 
 impl Payloads {
     pub fn new(messages: u64) -> Self {
-        Self((0..messages).map(payload).collect())
+        Self((0..messages).map(payload).map(Payload).collect())
     }
 
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        self.0.iter().map(Vec::as_slice)
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Payload> {
+        self.0.iter()
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 

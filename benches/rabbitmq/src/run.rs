@@ -2,11 +2,12 @@
 //! looked at.
 
 use crate::case::Case;
-use crate::contender::{Result, WINDOW, bare, ruststream};
+use crate::contender::{Result, WINDOW, bare, longshore, ruststream};
 use crate::lap::{Lap, Meter, cpu_seconds_of};
 use crate::payload::Payloads;
 use crate::queue::{QueueType, Queues};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 use tokio::runtime::Builder;
@@ -66,11 +67,16 @@ pub fn contend(task: Task) -> Result<()> {
 
 async fn lap(task: Task) -> Result<Option<Lap>> {
     let Task { case, contender, url, kind, messages } = task;
-    let meter = Meter::new(messages);
+    let meter = Arc::new(Meter::new(messages));
     match (case, contender.as_str()) {
         (Case::Consume, "bare") => bare::consume(&url, FROM, messages, &meter).await?,
         (Case::Consume, "bare-one-ack-each") => bare::consume_one_ack_each(&url, FROM, messages, &meter).await?,
         (Case::Consume, "ruststream") => return Ok(Some(ruststream::consume(&url, FROM, kind, messages).await?.lap())),
+        (Case::Consume, "longshore") => longshore::consume(&url, FROM, kind, meter.clone()).await?,
+        (Case::Publish, "longshore") => {
+            longshore::publish(&url, TO, kind, Arc::new(Payloads::new(messages)), meter.clone()).await?;
+        }
+        (Case::Bridge, "longshore") => longshore::bridge(&url, FROM, TO, kind, messages).await?,
         (Case::Publish, "bare") => bare::publish(&url, TO, &Payloads::new(messages), &meter).await?,
         (Case::Bridge, "bare") => bare::bridge(&url, FROM, TO, messages).await?,
         (Case::Bridge, "bare-sliding") => bare::bridge_sliding(&url, FROM, TO, messages).await?,

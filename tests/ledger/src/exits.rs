@@ -9,6 +9,8 @@ pub enum Exit {
     Drained,
     /// With 0 where nothing is unknown; with 75 where something was not settled.
     AsReported,
+    /// The same after an outage, whose unknown ones are in the report as well, and are no fault of the stop.
+    AfterAnOutage,
 }
 
 /// What is wrong with the end of a process.
@@ -21,8 +23,9 @@ pub fn wrong(ended: &Ended, exit: Exit) -> Vec<String> {
     let right = match (exit, code) {
         (Exit::Drained, code) => *code == Some(0),
         (Exit::AsReported, Some(0)) => unknown + abandoned == 0,
-        (Exit::AsReported, Some(75)) => unknown + returned + abandoned > 0,
-        (Exit::AsReported, _) => false,
+        (Exit::AfterAnOutage, Some(0)) => abandoned == 0,
+        (Exit::AsReported | Exit::AfterAnOutage, Some(75)) => unknown + returned + abandoned > 0,
+        (Exit::AsReported | Exit::AfterAnOutage, _) => false,
     };
     if !right {
         wrong.push(format!("{name}: exit {said} with unknown {unknown}, returned {returned}, abandoned {abandoned}"));
@@ -67,6 +70,17 @@ mod tests {
         assert!(is_right(&ended(75, 0, 1), Exit::AsReported));
         assert!(!is_right(&ended(75, 0, 0), Exit::AsReported));
         assert!(!is_right(&ended(69, 1, 1), Exit::AsReported));
+    }
+
+    #[test]
+    fn a_stop_after_an_outage_may_end_with_0_though_the_outage_left_something_unknown() {
+        assert!(is_right(&ended(0, 1, 0), Exit::AfterAnOutage));
+        assert!(is_right(&ended(75, 1, 0), Exit::AfterAnOutage));
+        assert!(!is_right(&ended(75, 0, 0), Exit::AfterAnOutage));
+        assert!(!is_right(&ended(70, 1, 1), Exit::AfterAnOutage));
+        let mut left = ended(0, 0, 0);
+        left.report.as_mut().unwrap()["total"]["abandoned"] = json!(1);
+        assert!(!is_right(&left, Exit::AfterAnOutage));
     }
 
     #[test]

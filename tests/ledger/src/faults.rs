@@ -2,7 +2,8 @@
 
 use crate::clock::now_ms;
 use crate::exits::Exit;
-use crate::world::{Carrier, Trouble, World};
+use crate::setup::Carrier;
+use crate::world::{Trouble, World};
 use rustix::process::Signal;
 use std::thread::sleep;
 use std::time::Duration;
@@ -123,7 +124,7 @@ impl Fault {
             Self::StopWhileDown => {
                 world.broker()?.kill()?;
                 sleep(world.up_to(WHILE_DOWN));
-                world.terminate(Carrier::Worker, Exit::AsReported)?;
+                world.terminate(Carrier::Worker, Exit::AfterAnOutage)?;
                 world.broker()?.restart()?;
                 world.begin(Carrier::Worker)?;
                 Ok(Healed { at_ms: now_ms(), shown_by: window + 1 })
@@ -132,7 +133,7 @@ impl Fault {
                 world.broker()?.kill()?;
                 world.broker()?.restart()?;
                 sleep(world.up_to(WHILE_RECONNECTING));
-                world.terminate(Carrier::Worker, Exit::AsReported)?;
+                world.terminate(Carrier::Worker, Exit::AfterAnOutage)?;
                 world.begin(Carrier::Worker)?;
                 Ok(Healed { at_ms: now_ms(), shown_by: window + 1 })
             }

@@ -27,6 +27,8 @@ mod queue;
 mod report;
 mod run;
 mod scenario;
+mod seen;
+mod setup;
 mod shapes;
 mod tail;
 mod verify;

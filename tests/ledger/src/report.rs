@@ -2,8 +2,8 @@
 
 use crate::queue::Counts;
 use crate::scenario::{Scenario, Shape};
+use crate::seen::Seen;
 use crate::verify::{Findings, Ids};
-use crate::world::Seen;
 use serde_json::{Value, json};
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,9 @@ use crate::clock::now_ms;
 use crate::exits::Exit;
 use crate::faults::{Fault, Healed};
 use crate::scenario::{Scenario, Shape};
-use crate::world::{Carrier, RESUME, Trouble, World};
+use crate::seen::RESUME;
+use crate::setup::Carrier;
+use crate::world::{Trouble, World};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -88,13 +90,14 @@ fn queue_deleted(world: &mut World, scenario: &Scenario, queue: &str) -> Result<
         if round == scenario.times {
             break;
         }
-        wait_for_queue(world, queue, |_, unsettled| unsettled == 0, ["messages", "messages"])?;
+        // The broker prints no column twice.
+        wait_for_queue(world, queue, |_, unsettled| unsettled == 0, ["consumers", "messages"])?;
         world.seen.faults += 1;
         world.broker()?.ctl(&["-q", "delete_queue", queue])?;
         let at_ms = now_ms();
         // Nobody publishes now: who declares it is the worker.
         wait_for_queue(world, queue, |consumers, _| consumers > 0, ["consumers", "messages"])?;
-        world.resume_took(now_ms() - at_ms);
+        world.seen.resume_took(now_ms() - at_ms);
     }
     world.terminate(Carrier::Worker, Exit::Drained)
 }

@@ -138,8 +138,10 @@ impl Books {
         let mut times: HashMap<Id, usize> = HashMap::new();
         let mut first_deliveries: HashMap<Id, usize> = HashMap::new();
         for effect in &self.effects {
-            *times.entry(effect.id).or_default() += 1;
-            *first_deliveries.entry(effect.id).or_default() += usize::from(!effect.redelivered);
+            let times = times.entry(effect.id).or_default();
+            // What was delivered before and not done then is a first delivery as far as the books go.
+            *first_deliveries.entry(effect.id).or_default() += usize::from(!effect.redelivered || *times == 0);
+            *times += 1;
         }
         let with = |word: Word| self.sent.iter().filter(move |(_, last)| **last == word).map(|(id, _)| *id);
         let is_somewhere = |id: &Id| times.contains_key(id) || self.dead.contains(id) || self.left.contains(id);
@@ -314,6 +316,16 @@ mod tests {
         assert_eq!((books.findings().duplicated, books.findings().published_again), (1, 0));
         books.done(effect(id(0, 4)));
         assert_eq!((books.findings().duplicated, books.findings().published_again), (2, 1));
+    }
+
+    #[test]
+    fn a_copy_that_was_published_after_a_redelivery_was_published_again() {
+        let mut books = good();
+        forget(&mut books, id(0, 5));
+        books.done(Effect { redelivered: true, ..effect(id(0, 5)) });
+        assert_eq!((books.findings().duplicated, books.findings().published_again), (0, 0));
+        books.done(effect(id(0, 5)));
+        assert_eq!((books.findings().duplicated, books.findings().published_again), (1, 1));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The world of a run: its processes, its folder, and how far it has come.
 
 use crate::broker::Broker;
-use crate::child::{Ended, Role};
-use crate::exits::{self, Exit};
+use crate::child::Role;
+use crate::exits::Exit;
 use crate::faults::Healed;
-use crate::plant::Plant;
 use crate::progress::Progress;
-use serde::Serialize;
+use crate::seen::{DEADLINE_SLACK, Seen};
+use crate::setup::{Carrier, DEADLINE, Setup};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The whole time of a stop.
-pub const DEADLINE: Duration = Duration::from_secs(10);
-/// What a process may take beyond its deadline.
-const DEADLINE_SLACK: Duration = Duration::from_secs(1);
 /// How much longer a process that does not end is waited for, so that its lateness has a figure.
 const EXIT_PATIENCE: Duration = Duration::from_secs(30);
-/// Messages flow again within this after a fault is over.
-pub const RESUME: Duration = Duration::from_secs(30);
 /// Nothing new for so long, and the run has stalled.
 const STALLED: Duration = Duration::from_secs(120);
 /// How often the collector's file is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 /// The pause before a fault strikes, at most: not every message that reaches a point is to be the last one handled.
 const JITTER: Duration = Duration::from_millis(40);
-/// A drain ends once nothing has come for so long.
-const IDLE: &str = "3s";
 /// The name of the app, and so of its group where a source has groups.
 pub const GROUP: &str = "ledger";
 
@@ -49,61 +41,6 @@ impl From<io::Error> for Trouble {
     }
 }
 
-/// Who carries messages, and is stopped and started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carrier {
-    /// The consumer under test.
-    Worker,
-    /// The bridge under test, where there is one.
-    Bridge,
-}
-
-/// How a run is set up.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// Where files lie.
-    pub folder: PathBuf,
-    /// Where messages are published.
-    pub sink: String,
-    /// Between two queues, where messages are bridged.
-    pub bridge: Option<(String, String)>,
-    /// Where the worker takes them.
-    pub source: String,
-    /// Number of the run.
-    pub run: u32,
-    /// Keys.
-    pub keys: u32,
-    /// Bytes of a payload.
-    pub bytes: usize,
-    /// Handlers at a time.
-    pub concurrency: u32,
-    /// Messages that may be delivered and unsettled.
-    pub window: u32,
-    /// How long a handler takes.
-    pub handler: String,
-    /// A bug in the worker.
-    pub plant: Option<Plant>,
-    /// Chance.
-    pub seed: u64,
-}
-
-/// What was seen of stops and faults.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Seen {
-    /// Faults that were done.
-    pub faults: u32,
-    /// How processes ended that were asked to: exit code, and how often.
-    pub exits: std::collections::BTreeMap<String, u32>,
-    /// The slowest of these ends, in milliseconds from SIGTERM.
-    pub slowest_exit_ms: u64,
-    /// The slowest time until messages flowed again, in milliseconds from the end of a fault.
-    pub slowest_resume_ms: u64,
-    /// What stopped processes did not know the end of.
-    pub unknown: i64,
-    /// What was promised and did not hold.
-    pub broken: Vec<String>,
-}
-
 /// A run at work.
 pub struct World {
     pub setup: Setup,
@@ -121,17 +58,13 @@ pub struct World {
     interrupted: Arc<AtomicBool>,
 }
 
-fn text(words: &[&dyn ToString]) -> Vec<String> {
-    words.iter().map(|word| word.to_string()).collect()
-}
-
 impl World {
     /// Starts the collector.
     pub fn new(setup: Setup, broker: Option<Broker>, interrupted: Arc<AtomicBool>) -> Result<Self, Trouble> {
         // Not in the folder: a socket's path has no room for a long one.
         let socket = std::env::temp_dir().join(format!("longshore-ledger-{:08x}.sock", setup.run));
         let effects = Self::effects_file(&setup.folder);
-        let arguments = text(&[&"collector", &"--listen", &socket.display(), &"--file", &effects.display()]);
+        let arguments = setup.collector(&socket, &effects);
         let collector = Role::start_and_hear(&setup.folder, "collector", &arguments)?;
         Ok(Self {
             random: fastrand::Rng::with_seed(setup.seed),
@@ -185,36 +118,11 @@ impl World {
         self.progress.done()
     }
 
-    fn broke(&mut self, what: impl Into<String>) {
-        self.seen.broken.push(what.into());
-    }
-
     /// Starts a producer of so many messages.
     pub fn produce(&mut self, messages: u32, rate: Option<f64>) -> Result<(), Trouble> {
-        let Setup { folder, sink, run, keys, bytes, seed, .. } = &self.setup;
+        let folder = &self.setup.folder;
         let log = Self::intents_file(folder, self.producers);
-        let mut arguments = text(&[
-            &"produce",
-            sink,
-            &"--log",
-            &log.display(),
-            &"--run",
-            run,
-            &"--producer",
-            &self.producers,
-            &"--messages",
-            &messages,
-            &"--keys",
-            keys,
-            &"--bytes",
-            bytes,
-            &"--seed",
-            seed,
-        ]);
-        if let Some(rate) = rate {
-            // What a fault may leave unconfirmed is bounded as what it may redeliver is.
-            arguments.extend(text(&[&"--rate", &rate, &"--underway", &self.setup.window]));
-        }
+        let arguments = self.setup.producer(self.producers, &log, messages, rate);
         self.producer = Some(Role::start(folder, &format!("produce-{}", self.producers), &arguments)?);
         self.producers += 1;
         Ok(())
@@ -235,47 +143,24 @@ impl World {
         }
         let Ok(ended) = producer.wait(Duration::ZERO)? else { unreachable!("it has ended") };
         if ended.code != Some(0) {
-            self.broke(format!("the producer ended with {:?}", ended.code));
+            self.seen.broke(format!("the producer ended with {:?}", ended.code));
         }
         Ok(())
     }
 
     /// Starts the worker or the bridge.
     pub fn begin(&mut self, carrier: Carrier) -> Result<(), Trouble> {
-        self.start(carrier, None)
+        self.start(carrier, false)
     }
 
-    fn start(&mut self, carrier: Carrier, until_idle: Option<&str>) -> Result<(), Trouble> {
+    fn start(&mut self, carrier: Carrier, drains: bool) -> Result<(), Trouble> {
         self.boots += 1;
-        let Setup { folder, source, bridge, concurrency, window, handler, plant, .. } = &self.setup;
-        let mut arguments = match carrier {
-            Carrier::Bridge => {
-                let (from, to) = bridge.as_ref().expect("only a scenario with a bridge starts one");
-                text(&[&"bridge", from, to])
-            }
-            Carrier::Worker => {
-                let socket = self.socket.display();
-                let mut words = text(&[&"work", source, &"--collector", &socket, &"--boot", &self.boots]);
-                words.extend(text(&[&"--concurrency", concurrency]));
-                // Who drains at the end is well, and takes its time for nothing.
-                let handler = if until_idle.is_some() { "0ms..0ms" } else { handler };
-                words.extend(text(&[&"--handler", &handler]));
-                if let (Some(plant), None) = (plant, until_idle) {
-                    let name = clap::ValueEnum::to_possible_value(plant).expect("every bug has a name");
-                    words.extend(text(&[&"--plant", &name.get_name()]));
-                }
-                words
-            }
-        };
-        arguments.extend(text(&[&"--look-ahead", window, &"--deadline", &format!("{}ms", DEADLINE.as_millis())]));
-        if let Some(idle) = until_idle {
-            arguments.extend(text(&[&"--until-idle", &idle]));
-        }
+        let arguments = self.setup.carrier(carrier, self.boots, &self.socket, drains);
         let name = match carrier {
             Carrier::Worker => format!("worker-{}", self.boots),
             Carrier::Bridge => format!("bridge-{}", self.boots),
         };
-        let role = Role::start(folder, &name, &arguments)?;
+        let role = Role::start(&self.setup.folder, &name, &arguments)?;
         *self.place(carrier) = Some(role);
         Ok(())
     }
@@ -306,24 +191,13 @@ impl World {
         let began = Instant::now();
         role.send(Carrier::STOP);
         let ended = role.wait(DEADLINE + DEADLINE_SLACK + EXIT_PATIENCE)?;
-        let took = began.elapsed();
-        self.seen.slowest_exit_ms = self.seen.slowest_exit_ms.max(took.as_millis() as u64);
-        if took > DEADLINE + DEADLINE_SLACK {
-            self.broke(format!("{carrier:?} {}: took {took:?} to end, deadline {DEADLINE:?}", self.boots));
-        }
+        self.seen.exit_took(&format!("{carrier:?} {}", self.boots), began.elapsed());
         match ended {
-            Ok(ended) => self.judge(&ended, exit),
+            Ok(ended) => self.seen.judge(&ended, exit),
             // Dropped, and so killed.
-            Err(_) => self.broke(format!("{carrier:?} {} does not end", self.boots)),
+            Err(_) => self.seen.broke(format!("{carrier:?} {} does not end", self.boots)),
         }
         Ok(())
-    }
-
-    fn judge(&mut self, ended: &Ended, exit: Exit) {
-        let said = ended.code.map_or("signal".to_owned(), |code| code.to_string());
-        *self.seen.exits.entry(said).or_default() += 1;
-        self.seen.unknown += ended.count("unknown");
-        self.seen.broken.extend(exits::wrong(ended, exit));
     }
 
     /// Reads what has been done since the last look.
@@ -380,16 +254,8 @@ impl World {
             return Ok(());
         }
         self.wait_for(before + shown_by)?;
-        self.resume_took(self.progress.at_ms(before + shown_by).saturating_sub(healed.at_ms));
+        self.seen.resume_took(self.progress.at_ms(before + shown_by).saturating_sub(healed.at_ms));
         Ok(())
-    }
-
-    /// Notes how long messages took to flow again.
-    pub fn resume_took(&mut self, took_ms: u64) {
-        self.seen.slowest_resume_ms = self.seen.slowest_resume_ms.max(took_ms);
-        if u128::from(took_ms) > RESUME.as_millis() {
-            self.broke(format!("fault {}: messages flowed again after {took_ms} ms", self.seen.faults));
-        }
     }
 
     /// Works off what is left, with processes that are well, until nothing comes any more.
@@ -398,7 +264,7 @@ impl World {
             if carrier == Carrier::Bridge && self.setup.bridge.is_none() {
                 continue;
             }
-            self.start(carrier, Some(IDLE))?;
+            self.start(carrier, true)?;
             let mut role = self.take(carrier);
             let mut since = (Instant::now(), self.done());
             while !role.has_ended()? {
@@ -411,7 +277,7 @@ impl World {
                 std::thread::sleep(LOOK_EVERY);
             }
             let Ok(ended) = role.wait(Duration::ZERO)? else { unreachable!("it has ended") };
-            self.judge(&ended, Exit::Drained);
+            self.seen.judge(&ended, Exit::Drained);
         }
         self.look()
     }

@@ -2,6 +2,9 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+#[cfg(feature = "amqp")]
+#[path = "../../../tests/support/broker.rs"]
+mod broker;
 mod check;
 mod dead_letters;
 mod ends;

@@ -81,7 +81,7 @@ pub async fn publish(url: &str, queue: &str, payloads: &Payloads, meter: &Meter)
     meter.begin();
     let mut outstanding = FuturesUnordered::new();
     for payload in payloads.iter() {
-        outstanding.push(send(&channel, queue, payload));
+        outstanding.push(send(&channel, queue, payload.as_ref()));
         if outstanding.len() >= WINDOW.into() {
             outstanding.next().await.expect("it is not empty")?;
             meter.one();

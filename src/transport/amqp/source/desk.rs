@@ -55,6 +55,7 @@ impl State {
             && !self.intake_stopped
             && !self.closed
             && !self.doubtful
+            && !self.holds
     }
 }
 
@@ -113,9 +114,8 @@ impl Desk {
                 state.holds = true;
             }
             Ask::StopIntake => {
-                if !std::mem::replace(&mut state.intake_stopped, true) {
-                    state.events.push_back(Event::IntakeStopped);
-                }
+                let first = !std::mem::replace(&mut state.intake_stopped, true);
+                state.events.extend(first.then_some(Event::IntakeStopped));
             }
             Ask::Pause(_) => state.paused = true,
             Ask::Resume(_) => state.paused = false,

@@ -39,6 +39,8 @@ pub(super) struct Driver {
     /// Whether it ever was; until then an outage has an end.
     ever: bool,
     patience_ends: Instant,
+    /// Why it was not reached, while it never was.
+    last_failure: Option<String>,
     backoff: Backoff,
     /// The last thing that was said to the operator.
     trouble: Option<String>,
@@ -51,7 +53,7 @@ impl Driver {
         let patience_ends = Instant::now() + setup.spec.patience;
         let start = setup.start.clone();
         let (epoch, connected, ever, backoff, trouble) = (0, false, false, Backoff::default(), None);
-        Self { setup, desk, epoch, connected, ever, patience_ends, backoff, trouble, start }
+        Self { setup, desk, epoch, connected, ever, patience_ends, last_failure: None, backoff, trouble, start }
     }
 
     /// Runs until the source is closed, has failed, or is dropped.
@@ -92,9 +94,14 @@ impl Driver {
         let server = self.setup.place.server.clone();
         let worker = self.setup.spec.worker.clone();
         let until = if self.ever { Instant::now() + Duration::from_secs(86_400) } else { self.patience_ends };
+        // A try that time cuts short says less than the one before it.
+        let why = self.last_failure.clone().unwrap_or_else(|| {
+            let hosts: Vec<String> = server.hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+            format!("broker {}: no answer", hosts.join(", "))
+        });
         let dialing = async move {
             let tried = tokio::time::timeout_at(until.into(), server.dial(&worker)).await;
-            tried.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unreachable, "no broker answered in time")))
+            tried.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unreachable, why)))
         };
         self.attend(dialing).await
     }
@@ -126,6 +133,7 @@ impl Driver {
                 return Ok(ControlFlow::Break(()));
             }
             self.start = session.lost();
+            tracing::debug!(worker = &*self.setup.spec.worker, epoch = self.epoch, "channel ended: {}", end.why());
             self.ever |= self.connected;
             if began.elapsed() >= WORKED_FOR {
                 self.backoff.worked();
@@ -203,6 +211,7 @@ impl Driver {
     /// Takes in that there is no connection, or that it does not let us work. Breaks when the source has failed.
     fn failed(&mut self, error: Error) -> ControlFlow<()> {
         if !self.ever {
+            self.last_failure = Some(error.to_string());
             let unreachable = error.kind() == ErrorKind::Unreachable;
             if !unreachable || Instant::now() >= self.patience_ends {
                 let error = match unreachable {

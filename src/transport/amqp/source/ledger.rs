@@ -83,7 +83,7 @@ impl Ledger {
 
     /// The next delivery. `false` when its tag is not the next one, which no broker does.
     pub(super) fn delivered(&mut self, tag: u64, now: Instant) -> bool {
-        if tag != self.base + self.entries.len() as u64 {
+        if tag != self.next_tag() {
             return false;
         }
         self.entries.push_back(Entry { delivered: now, state: State::Open });
@@ -126,6 +126,17 @@ impl Ledger {
     /// Deliveries that count against the prefetch, as far as is known here.
     pub(super) fn held(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The tag of the next delivery.
+    pub(super) fn next_tag(&self) -> u64 {
+        self.base + self.entries.len() as u64
+    }
+
+    /// Deliveries from this tag on that the broker was not told of.
+    pub(super) fn unacked(&self, from: u64) -> usize {
+        let skip = usize::try_from(from.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skip).filter(|entry| entry.state != State::Told).count()
     }
 
     /// Settlements that the broker was not told of.
@@ -286,6 +297,17 @@ mod tests {
         assert_eq!(ledger.due(100, now, true).unwrap().frames, [Ack::UpTo(1)]);
         assert_eq!(ledger.due(100, now, true), None);
         assert_eq!(ledger.held(), 74);
+    }
+
+    #[test]
+    fn what_counts_against_the_prefetch_of_a_consumer_is_what_it_was_sent_and_the_broker_was_not_told_of() {
+        let now = Instant::now();
+        let mut ledger = delivered(8, now);
+        assert_eq!((ledger.next_tag(), ledger.unacked(1), ledger.unacked(6), ledger.unacked(9)), (9, 8, 3, 0));
+        settle(&mut ledger, [1, 2, 7], now);
+        assert_eq!(ledger.unacked(1), 8, "settled, and not told");
+        assert_eq!(ledger.due(100, now, true).unwrap().frames, [Ack::UpTo(2), Ack::One(7)]);
+        assert_eq!((ledger.unacked(1), ledger.unacked(6)), (5, 2));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //!
 //! `desk` is where the two meet; `driver` connects, and connects again; `session` owns one channel. What they decide by
 //! is pure and lies apart: `ledger` (which acks are due), `proofs` (which have arrived), `prefetch` (how much is let
-//! out), `ending` (how a channel ends). `consume`, `offsets` and `frames` are what goes over the wire.
+//! out), `ending` (how a channel ends), `calm` (when its
+//! consumer may be cancelled). `consume`, `offsets` and `frames` are what goes over the wire.
 
+mod calm;
 mod consume;
 mod desk;
 mod driver;

@@ -8,8 +8,9 @@
 //! | quorum, and one whose type is unknown | does not: the broker holds settlements back for a moment | proves |
 //!
 //! So on a quorum queue that is still consumed from, *proven* means: sent, the channel has answered a later question,
-//! and [`SETTLES_IN`] has passed since. That is a time and no proof; a broker that dies later may still bring such a
-//! message again. A stop that may cancel its consumer has the real proof.
+//! and [`SETTLES_IN`] has passed since. That is a time and no proof. A stop that may cancel its consumer has the real
+//! one. No proof outlives the broker: what has arrived is not on its disk yet, and a broker that is killed soon after may
+//! forget it (seen of a classic queue) and bring the message again.
 
 use super::super::place::QueueType;
 use crate::failure::Tally;

@@ -7,6 +7,7 @@ use super::super::refusal::words;
 use super::super::topology::Queue;
 use super::super::wire::{ANSWER_LIMIT, State as Line, Wire};
 use super::Setup;
+use super::calm::Calm;
 use super::consume::{Start, arguments};
 use super::desk::{Desk, Seen};
 use super::ending::{Ending, Recall};
@@ -132,6 +133,9 @@ pub(super) struct Session<'a> {
     offsets: Option<Offsets>,
     flow: Flow,
     consumers: u32,
+    /// The first tag that the present consumer may have been sent.
+    sent_from: u64,
+    calm: Calm,
     prefetch: u16,
     largest: u64,
     flight: Flight,
@@ -160,6 +164,7 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
+    #[expect(clippy::too_many_arguments, reason = "what a driver wires together, named one by one")]
     pub(super) fn new(
         setup: &'a Setup,
         desk: &'a Desk,
@@ -196,6 +201,8 @@ impl<'a> Session<'a> {
             offsets: start.map(Offsets::new),
             flow: Flow::None,
             consumers: 0,
+            sent_from: 1,
+            calm: Calm::of(queue.queue_type, Instant::now()),
             prefetch: 0,
             largest: 0,
             flight: Flight { asked: None, tally: Tally::default(), gives_back: false },
@@ -289,6 +296,7 @@ impl<'a> Session<'a> {
             match asked.answer.as_mut().poll(cx) {
                 Poll::Ready(Ok(consumer)) => {
                     any = true;
+                    self.calm.acked(Instant::now());
                     self.flow = Flow::Open(consumer);
                     self.say_connected();
                 }
@@ -350,6 +358,7 @@ impl<'a> Session<'a> {
         if self.arrived.is_empty() {
             return;
         }
+        self.calm.came(now);
         for delivery in &self.arrived {
             let next = self.ledger.delivered(delivery.delivery_tag, now);
             debug_assert!(next, "delivery tags of a channel are consecutive");
@@ -420,12 +429,14 @@ impl<'a> Session<'a> {
         if seen.holds && !self.recalling && !self.recall_asked && !self.flight.gives_back {
             self.desk.go_on();
         }
-        let changes = self.changes(seen);
         if self.flight.asked.is_none() {
             match &self.flow {
-                // Behind every ack, and no further one until it is answered: so it proves them all.
-                Flow::Open(_) if changes || (self.proves_by_cancel(seen) && self.ledger.unsent().total() == 0) => {
-                    self.cancel_consumer();
+                // Behind every ack, and no further one until it is answered: so it proves them all, and the prefetch
+                // is soon used up.
+                Flow::Open(_) if self.cancels(seen) => {
+                    if self.calm_at(now) <= now {
+                        self.cancel_consumer();
+                    }
                 }
                 Flow::Cancelling { .. } => {}
                 Flow::None if self.recalling => {
@@ -447,11 +458,7 @@ impl<'a> Session<'a> {
         // Not while a consumer is opened: its prefetch is set by the same method.
         let asks = matches!(self.flow, Flow::None | Flow::Open(_)) && self.question.is_none();
         let urgent = !self.flushes.is_empty() || self.recalling;
-        if asks
-            && !changes
-            && !self.proves_by_cancel(seen)
-            && self.proofs.ask_at(now, urgent).is_some_and(|at| at <= now)
-        {
+        if asks && !self.cancels(seen) && self.proofs.ask_at(now, urgent).is_some_and(|at| at <= now) {
             self.proofs.asked(now);
             self.question = Some(Asked::now("basic.qos", qos(self.channel.clone(), self.prefetch.max(1))));
         }
@@ -489,6 +496,15 @@ impl<'a> Session<'a> {
             && self.ending == Ending::CancelAndClose
     }
 
+    /// Whether the consumer is to be cancelled, as soon as that is harmless; until then no ack is sent.
+    fn cancels(&self, seen: Seen) -> bool {
+        self.changes(seen) || (self.proves_by_cancel(seen) && self.ledger.unsent().total() == 0)
+    }
+
+    fn calm_at(&self, now: Instant) -> Instant {
+        self.calm.at(self.ledger.unacked(self.sent_from), self.prefetch, now)
+    }
+
     fn consumes(&self, seen: Seen) -> bool {
         !self.recalling && !self.flight.gives_back && !seen.intake_stopped && !seen.paused && seen.room > 0
     }
@@ -507,6 +523,7 @@ impl<'a> Session<'a> {
     fn open_consumer(&mut self, seen: Seen) {
         self.prefetch = self.wish(seen).prefetch();
         self.consumers += 1;
+        self.sent_from = self.ledger.next_tag();
         let (channel, prefetch) = (self.channel.clone(), self.prefetch);
         let queue = self.setup.place.queue.clone();
         let tag = format!("{}-{}-{}", self.setup.tag, self.epoch, self.consumers);
@@ -604,7 +621,9 @@ impl<'a> Session<'a> {
     fn landed(&mut self) {
         let tally = std::mem::take(&mut self.flight.tally);
         self.flight.gives_back = false;
-        self.proofs.sent(tally, Instant::now());
+        let now = Instant::now();
+        self.calm.acked(now);
+        self.proofs.sent(tally, now);
     }
 
     fn answer_flushes(&mut self, now: Instant) {
@@ -631,13 +650,16 @@ impl<'a> Session<'a> {
         };
         let cancelling = matches!(self.flow, Flow::Cancelling { .. });
         let urgent = !self.flushes.is_empty();
+        let cancels = self.cancels(seen);
+        let asks = self.question.is_none() && flow.is_none() && !self.changes(seen) && !self.proves_by_cancel(seen);
         [
             flying.map(Asked::limit),
+            cancels.then(|| self.calm_at(now)).filter(|_| flying.is_none()),
             flow,
             self.question.as_ref().map(Asked::limit),
             self.count.as_ref().map(Asked::limit),
-            self.ledger.due_at().filter(|_| flying.is_none() && !cancelling),
-            self.proofs.ask_at(now, urgent).filter(|_| self.question.is_none() && flow.is_none()),
+            self.ledger.due_at().filter(|_| flying.is_none() && !cancelling && !cancels),
+            self.proofs.ask_at(now, urgent).filter(|_| asks),
             self.proofs.proven_at(),
             self.proofs.doubtful_at().filter(|at| *at > now),
             self.flushes.iter().min().copied(),
@@ -695,7 +717,7 @@ impl<'a> Session<'a> {
     pub(super) async fn close(mut self, by: Instant) -> Closed {
         self.desk.take_ready();
         // An answer that does not come is not waited for longer than the whole.
-        let ended = tokio::time::timeout_at(by.into(), self.settle_all()).await;
+        let ended = tokio::time::timeout_at(by.into(), self.settle_all(by)).await;
         let mut unknown = self.proofs.take_all();
         unknown += self.flight.tally;
         unknown += self.ledger.unsent();
@@ -705,7 +727,7 @@ impl<'a> Session<'a> {
         Closed { returned: self.desk.see().in_hand, unknown, cut }
     }
 
-    async fn settle_all(&mut self) -> Result<(), End> {
+    async fn settle_all(&mut self, by: Instant) -> Result<(), End> {
         // Whatever is under way comes first; its answers mean what they meant.
         while self.flight.asked.is_some() || matches!(self.flow, Flow::Opening(_) | Flow::Cancelling { .. }) {
             self.step().await?;
@@ -717,8 +739,17 @@ impl<'a> Session<'a> {
                 self.step().await?;
             }
         }
-        if self.ending == Ending::CancelAndClose && matches!(self.flow, Flow::Open(_)) {
-            self.cancel_consumer();
+        // Where nothing is left to be proven, or it cannot be in time without harm, a close alone keeps the order.
+        while self.ending == Ending::CancelAndClose
+            && matches!(self.flow, Flow::Open(_))
+            && !self.proofs.is_empty()
+            && self.calm_at(Instant::now()) < by
+        {
+            if self.calm_at(Instant::now()) <= Instant::now() {
+                self.cancel_consumer();
+            } else {
+                self.step().await?;
+            }
         }
         while matches!(self.flow, Flow::Cancelling { .. }) {
             self.step().await?;
@@ -739,10 +770,12 @@ impl<'a> Session<'a> {
     /// One turn of the end: what is delivered now goes back with the channel.
     async fn step(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        let wake = self.proofs.proven_at().unwrap_or(now + ANSWER_LIMIT);
-        self.timer.as_mut().reset(wake.into());
+        let calm = Some(self.calm_at(now)).filter(|_| matches!(self.flow, Flow::Open(_)));
+        let wake = [self.proofs.proven_at(), calm.filter(|at| *at > now), self.nap_until].into_iter().flatten().min();
+        self.timer.as_mut().reset(wake.unwrap_or(now + ANSWER_LIMIT).into());
         poll_fn(|cx| self.poll_any(cx)).await?;
-        self.arrived.clear();
+        // Counted, and handed to nobody: the desk is closed.
+        self.arrive(Instant::now());
         Ok(())
     }
 }
