@@ -4,6 +4,7 @@ mod support;
 
 use longshore::prelude::*;
 use longshore::transport::{Event, Ownership};
+use longshore::{Error, ErrorKind};
 use support::scripted::Scripted;
 use support::*;
 
@@ -66,4 +67,39 @@ async fn a_recall_of_an_idle_worker_is_answered_at_once() {
     eventually("the recall is answered", || source.state().recalled.len() == 1).await;
     assert!(source.state().returned.is_empty());
     assert_eq!(stopped(running).await.exit_code(), 0);
+}
+
+/// A worker that is stopped while its source is away, which took with it one message that a handler had begun.
+async fn stopped_while_away(with_one_begun: bool) -> longshore::Stopped {
+    let (app, _) = app("away");
+    let scripted = Scripted::default();
+    let (source, log, gate) = (scripted.at_source("in"), Log::default(), Gate::default());
+    let (into, opens) = (log.clone(), gate.clone());
+    let handler = move |Json(n): Json<u32>| {
+        let (into, gate) = (into.clone(), opens.clone());
+        async move {
+            into.push(n);
+            gate.pass().await;
+        }
+    };
+    let running = started(app.transport(scripted).consumer(Consumer::new("take", "test:in", handler))).await;
+    if with_one_begun {
+        source.publish(0, [numbered(0, "a")]);
+        log.until(1).await;
+    }
+    source.set(|source| {
+        source.says.push_back(Event::Lost(ALL));
+        source.says.push_back(Event::Disconnected(Error::new(ErrorKind::Unreachable, "away")));
+    });
+    while running.ready().await {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    stopped(running).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_while_away_ends_with_75_where_something_was_under_way_and_else_with_0() {
+    assert_eq!(stopped_while_away(true).await.exit_code(), 75);
+    assert_eq!(stopped_while_away(false).await.exit_code(), 0);
 }

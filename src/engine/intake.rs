@@ -209,6 +209,8 @@ struct Intake {
     flushed: bool,
     measured_empty: bool,
     connected: bool,
+    /// What was not settled when its ownership was lost; nothing once messages come again.
+    cut_off: u64,
     quiet_since: Instant,
     settled_at: Instant,
     stalled: bool,
@@ -267,6 +269,7 @@ pub(crate) async fn intake(
         flushed: false,
         measured_empty: false,
         connected: false,
+        cut_off: 0,
         quiet_since: now,
         settled_at: now,
         stalled: false,
@@ -567,7 +570,10 @@ impl Intake {
 
     fn happened(&mut self, event: Event) -> ControlFlow<()> {
         match event {
-            Event::Batch(slab) => self.deliver(slab),
+            Event::Batch(slab) => {
+                self.cut_off = 0;
+                self.deliver(slab);
+            }
             Event::Marked(at) => {
                 if let Some(alone) = self.solo.marked(at) {
                     self.hand_over(Arc::new(alone));
@@ -577,6 +583,7 @@ impl Intake {
                 self.unproven -= proven;
                 self.lose_track(stale, Became::Stale);
                 self.lose_track(unknown, Became::Unknown);
+                self.cut_off += unknown.total();
             }
             Event::Flushed => self.flush_ended(),
             Event::IntakeStopped => self.intake_has_stopped(),
@@ -586,7 +593,10 @@ impl Intake {
             }
             Event::Assigned(_) => {}
             Event::Revoking { ownership, .. } => self.let_go(ownership, false),
-            Event::Lost(ownership) => self.let_go(ownership, true),
+            Event::Lost(ownership) => {
+                self.cut_off += self.outstanding;
+                self.let_go(ownership, true);
+            }
             Event::Recall(ownership) => self.recall(ownership),
             Event::Ageing { at, age, limit } => {
                 use crate::duration::short;
@@ -596,6 +606,7 @@ impl Intake {
             }
             Event::Connected => {
                 self.connected = true;
+                self.cut_off = 0;
                 self.quiet_since = Instant::now();
                 (self.report)(IntakeNews::Connected);
             }
@@ -777,7 +788,9 @@ impl Intake {
         }
         let abandoned = !self.config.takes_back && (left > 0 || self.waiting > 0);
         tracing::debug!(worker = %self.config.worker, returned, left, unknown = unknown.total(), "source closed");
-        (self.report)(IntakeNews::Closed { clean: !abandoned && unknown.total() == 0 });
+        // Nobody can say what became of what was under way when the connection went, unless it came back since.
+        let cut_off = !self.connected && self.cut_off > 0;
+        (self.report)(IntakeNews::Closed { clean: !abandoned && !cut_off && unknown.total() == 0 });
     }
 
     fn tick(&mut self) {

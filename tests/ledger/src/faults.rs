@@ -124,7 +124,7 @@ impl Fault {
             Self::StopWhileDown => {
                 world.broker()?.kill()?;
                 sleep(world.up_to(WHILE_DOWN));
-                world.terminate(Carrier::Worker, Exit::AfterAnOutage)?;
+                world.terminate(Carrier::Worker, Exit::AsReported)?;
                 world.broker()?.restart()?;
                 world.begin(Carrier::Worker)?;
                 Ok(Healed { at_ms: now_ms(), shown_by: window + 1 })
