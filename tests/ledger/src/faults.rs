@@ -54,7 +54,19 @@ const WHILE_RECONNECTING: Duration = Duration::from_secs(1);
 /// The longest time from the broker's death to SIGTERM.
 const WHILE_DOWN: Duration = Duration::from_secs(3);
 
+/// RabbitMQ 3.10.8 may bring a quorum queue back without a leader where the node is killed within about a second of its
+/// being declared: a bug of its own.
+const OLD_ENOUGH: Duration = Duration::from_secs(2);
+
 impl Fault {
+    /// How old the queues must be.
+    pub fn needs_age(self) -> Duration {
+        match self {
+            Self::BrokerKill | Self::StopWhileDown | Self::StopWhileReconnecting => OLD_ENOUGH,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// Whether it is done to a broker.
     pub fn is_of_broker(self) -> bool {
         !matches!(self, Self::Terminate | Self::Kill | Self::TerminateBridge | Self::KillBridge)

@@ -48,6 +48,7 @@ fn traffic(world: &mut World, scenario: &Scenario, fault: Fault) -> Result<(), T
     points.sort_unstable();
     for point in points {
         world.wait_for(point)?;
+        world.wait_for_age(fault.needs_age())?;
         world.pause();
         world.seen.faults += 1;
         let healed = fault.strike(world, scenario.outage)?;

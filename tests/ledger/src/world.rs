@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::child::Role;
+use crate::clock::now_ms;
 use crate::exits::Exit;
 use crate::faults::Healed;
 use crate::progress::Progress;
@@ -86,6 +87,11 @@ impl World {
     /// The broker.
     pub fn broker(&self) -> Result<&Broker, Trouble> {
         self.broker.as_ref().ok_or_else(|| Trouble("this scenario needs a broker".to_owned()))
+    }
+
+    /// The broker, once everybody is done with it.
+    pub fn into_broker(mut self) -> Option<Broker> {
+        self.broker.take()
     }
 
     /// Whether there is one.
@@ -234,6 +240,14 @@ impl World {
             }
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Waits until the queues, which were there when the first message was done, are so old.
+    pub fn wait_for_age(&mut self, age: Duration) -> Result<(), Trouble> {
+        self.wait_for(1)?;
+        let is = Duration::from_millis(now_ms().saturating_sub(self.progress.at_ms(1)));
+        std::thread::sleep(age.saturating_sub(is));
+        Ok(())
     }
 
     /// A pause of random length.
