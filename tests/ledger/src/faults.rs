@@ -82,6 +82,12 @@ impl Fault {
         !matches!(self, Self::Terminate | Self::TerminateBridge | Self::KillBridge)
     }
 
+    /// Whether the order by key survives it. A quorum queue whose node comes back may give a new consumer what was never
+    /// delivered before it has taken back what a dead one held: whoever starts in that moment sees it.
+    pub fn keeps_order(self, queue: &str) -> bool {
+        queue != "quorum" || !matches!(self, Self::StopWhileDown | Self::StopWhileReconnecting)
+    }
+
     /// Whether it may make somebody publish again what was published: who cannot know whether it arrived.
     pub fn republishes(self) -> bool {
         self.is_of_broker() || self == Self::KillBridge
@@ -104,7 +110,7 @@ impl Fault {
                 Ok(Healed { at_ms: now_ms(), shown_by: 1 })
             }
             Self::BrokerKill => {
-                world.broker()?.kill()?;
+                world.kill_broker()?;
                 sleep(world.up_to(outage));
                 world.broker()?.restart()?;
                 Ok(Healed { at_ms: now_ms(), shown_by: window + 1 })
@@ -128,13 +134,13 @@ impl Fault {
             Self::StopWhileFrozen => {
                 world.broker()?.freeze()?;
                 sleep(world.up_to(outage / 2));
-                world.terminate(Carrier::Worker, Exit::AsReported)?;
+                world.terminate(Carrier::Worker, Exit::AfterAnOutage)?;
                 world.broker()?.thaw()?;
                 world.begin(Carrier::Worker)?;
                 Ok(Healed { at_ms: now_ms(), shown_by: window + 1 })
             }
             Self::StopWhileDown => {
-                world.broker()?.kill()?;
+                world.kill_broker()?;
                 sleep(world.up_to(WHILE_DOWN));
                 world.terminate(Carrier::Worker, Exit::AfterAnOutage)?;
                 world.broker()?.restart()?;
@@ -142,7 +148,7 @@ impl Fault {
                 Ok(Healed { at_ms: now_ms(), shown_by: window + 1 })
             }
             Self::StopWhileReconnecting => {
-                world.broker()?.kill()?;
+                world.kill_broker()?;
                 world.broker()?.restart()?;
                 sleep(world.up_to(WHILE_RECONNECTING));
                 world.terminate(Carrier::Worker, Exit::AfterAnOutage)?;
