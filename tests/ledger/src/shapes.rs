@@ -73,7 +73,7 @@ fn stop_idle_while_down(world: &mut World) -> Result<(), Trouble> {
         sleep(QUIET);
         world.wait_for(done)?;
     }
-    world.broker()?.kill()?;
+    world.kill_broker()?;
     world.pause();
     world.terminate(Carrier::Worker, Exit::Drained)?;
     world.broker()?.restart()?;
