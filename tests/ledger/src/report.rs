@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// What a run came to.
 pub struct Outcome {
     scenario: Scenario,
-    by: &'static str,
+    /// What it goes by: `local`, `quorum` or `classic`.
+    pub by: &'static str,
     /// The seed of what was left to chance.
     pub seed: u64,
     folder: PathBuf,

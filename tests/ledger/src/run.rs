@@ -144,7 +144,7 @@ impl Run {
         let folder = folder.join(format!("{}-{by}-{run:08x}", scenario.name));
         let mut outcome = Outcome::new(&scenario, by, seed, &folder, WINDOW);
         let began = Instant::now();
-        if let Err(trouble) = self.live(&scenario, by, run, &folder, broker, interrupted, &mut outcome) {
+        if let Err(trouble) = self.live(&scenario, run, &folder, broker, interrupted, &mut outcome) {
             outcome.seen.broken.push(format!("the run could not go on: {trouble}"));
         }
         outcome.seconds = began.elapsed().as_secs_f64();
@@ -157,13 +157,13 @@ impl Run {
     fn live(
         &self,
         scenario: &Scenario,
-        by: &str,
         run: u32,
         folder: &Path,
         kept: &mut Option<Broker>,
         interrupted: Arc<AtomicBool>,
         outcome: &mut Outcome,
     ) -> Result<(), Trouble> {
+        let by = outcome.by;
         fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
         let broker = match self.by {
