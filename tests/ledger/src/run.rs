@@ -4,7 +4,7 @@ use crate::audit;
 use crate::broker::Broker;
 use crate::plant::Plant;
 use crate::report::Outcome;
-use crate::scenario::{Scenario, Shape};
+use crate::scenario::{QueueType, Scenario, Shape};
 use crate::setup::Setup;
 use crate::shapes::{self, SLOW, SLOW_CONCURRENCY};
 use crate::world::{Trouble, World};
@@ -32,15 +32,6 @@ pub enum By {
     Amqp,
 }
 
-/// The type of RabbitMQ's queues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum QueueType {
-    /// Replicated.
-    Quorum,
-    /// Not replicated.
-    Classic,
-}
-
 /// A run, as its command line says.
 #[derive(Debug, Clone, Args)]
 pub struct Run {
@@ -50,7 +41,7 @@ pub struct Run {
     /// What messages go by.
     #[arg(long, value_enum, default_value_t = By::Amqp)]
     by: By,
-    /// Types of queues; both by default.
+    /// Types of queues; both by default, and of a tenth what each scenario is worth.
     #[arg(long = "type", value_enum)]
     types: Vec<QueueType>,
     /// The name of the broker, instead of one that no other run has.
@@ -106,20 +97,22 @@ impl Run {
         let all = self.scenario.is_empty();
         let named = if all { crate::scenario::ALL.to_vec() } else { self.scenario.clone() };
         let chosen = named.into_iter().filter(|scenario| !all || self.by == By::Amqp || !scenario.needs_broker());
-        let types: &[QueueType] = match (self.by, self.types.is_empty()) {
-            (By::Local, _) => &[QueueType::Quorum],
-            (By::Amqp, true) => &[QueueType::Quorum, QueueType::Classic],
-            (By::Amqp, false) => &self.types,
-        };
         eprintln!("{}", Outcome::HEADER);
         let mut held = true;
+        let mut broker = None;
         for scenario in chosen {
+            let types: &[QueueType] = match (self.by, self.types.is_empty()) {
+                (By::Local, _) => &[QueueType::Quorum],
+                (By::Amqp, true) if self.tenth => scenario.types_of_tenth(),
+                (By::Amqp, true) => &[QueueType::Quorum, QueueType::Classic],
+                (By::Amqp, false) => &self.types,
+            };
             for queue_type in types {
                 if interrupted.load(Ordering::Relaxed) {
                     return ExitCode::FAILURE;
                 }
                 let scenario = if self.tenth { scenario.tenth() } else { scenario };
-                let outcome = self.one(scenario, *queue_type, interrupted.clone());
+                let outcome = self.one(scenario, *queue_type, &mut broker, interrupted.clone());
                 eprintln!("{outcome}");
                 if self.json {
                     println!("{}", outcome.json());
@@ -131,7 +124,13 @@ impl Run {
     }
 
     /// One scenario by one type of queue.
-    fn one(&self, mut scenario: Scenario, queue_type: QueueType, interrupted: Arc<AtomicBool>) -> Outcome {
+    fn one(
+        &self,
+        mut scenario: Scenario,
+        queue_type: QueueType,
+        broker: &mut Option<Broker>,
+        interrupted: Arc<AtomicBool>,
+    ) -> Outcome {
         scenario.messages = self.messages.unwrap_or(scenario.messages);
         scenario.times = self.repeat.unwrap_or(scenario.times);
         let by = match (self.by, queue_type) {
@@ -145,7 +144,7 @@ impl Run {
         let folder = folder.join(format!("{}-{by}-{run:08x}", scenario.name));
         let mut outcome = Outcome::new(&scenario, by, seed, &folder, WINDOW);
         let began = Instant::now();
-        if let Err(trouble) = self.live(&scenario, by, run, &folder, interrupted, &mut outcome) {
+        if let Err(trouble) = self.live(&scenario, run, &folder, broker, interrupted, &mut outcome) {
             outcome.seen.broken.push(format!("the run could not go on: {trouble}"));
         }
         outcome.seconds = began.elapsed().as_secs_f64();
@@ -158,16 +157,18 @@ impl Run {
     fn live(
         &self,
         scenario: &Scenario,
-        by: &str,
         run: u32,
         folder: &Path,
+        kept: &mut Option<Broker>,
         interrupted: Arc<AtomicBool>,
         outcome: &mut Outcome,
     ) -> Result<(), Trouble> {
+        let by = outcome.by;
         fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
         let broker = match self.by {
             By::Local => None,
+            By::Amqp if kept.is_some() => kept.take(),
             By::Amqp => Some(Broker::start(&self.broker.clone().unwrap_or_else(|| format!("ledger-{run:08x}")))?),
         };
         let window = WINDOW;
@@ -180,7 +181,7 @@ impl Run {
             None => url(queue),
             Some(_) => format!("{}&prefetch={window}", url(queue)),
         };
-        // A run has queues of its own, should the broker have been there before.
+        // A run has queues of its own: the broker may have been there before.
         let [first, second] = ["in", "out"].map(|queue| format!("ledger-{run:08x}-{queue}"));
         let bridged = matches!(scenario.shape, Shape::Traffic(fault) if fault.needs_bridge());
         let slow = scenario.shape == Shape::FullWindow;
@@ -205,6 +206,11 @@ impl Run {
         // Also where it could not go on: the books say how far it came.
         outcome.seen = std::mem::take(&mut world.seen);
         let verified = audit::verify(&world, &queues, outcome);
-        lived.and(verified)
+        lived.and(verified)?;
+        if outcome.holds() {
+            // The next run goes by it, too. One that may be frozen, full or worse ends here.
+            *kept = world.into_broker();
+        }
+        Ok(())
     }
 }

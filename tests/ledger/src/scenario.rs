@@ -1,7 +1,19 @@
 //! The scenarios: what is done to a run, how often, and what must hold.
 
 use crate::faults::Fault;
+use clap::ValueEnum;
 use std::time::Duration;
+
+/// The type of RabbitMQ's queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QueueType {
+    /// Replicated.
+    Quorum,
+    /// Not replicated.
+    Classic,
+}
+
+use QueueType::{Classic, Quorum};
 
 /// What a scenario does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +85,22 @@ impl Scenario {
     pub fn tenth(self) -> Self {
         let times = self.times.div_ceil(10);
         Self { times, outage: self.outage / 10, messages: self.messages / 10, ..self }
+    }
+
+    /// The types of queues of a tenth where the command line names none: both for what happens every day, one for what
+    /// costs more than it tells apart.
+    pub fn types_of_tenth(&self) -> &'static [QueueType] {
+        match self.shape {
+            Shape::FullWindow => &[Quorum, Classic],
+            Shape::QueueDeleted => &[Classic],
+            Shape::Traffic(fault) => match fault {
+                Fault::Terminate | Fault::Kill | Fault::BrokerKill | Fault::CloseConnections => &[Quorum, Classic],
+                Fault::Freeze | Fault::StopWhileFrozen | Fault::StopWhileDown | Fault::TerminateBridge => &[Quorum],
+                Fault::MemoryAlarm | Fault::StopWhileBlocked | Fault::StopWhileReconnecting | Fault::KillBridge => {
+                    &[Classic]
+                }
+            },
+        }
     }
 
     /// Whether it needs a broker that can be ill-treated.

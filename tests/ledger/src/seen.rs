@@ -17,6 +17,8 @@ pub const RESUME: Duration = Duration::from_secs(30);
 pub struct Seen {
     /// Faults that were done.
     pub faults: u32,
+    /// What was done so shortly before the broker was killed that a classic queue may not have written down its ack.
+    pub unwritten: u32,
     /// How processes ended that were asked to: exit code, and how often.
     pub exits: BTreeMap<String, u32>,
     /// The slowest of these ends, in milliseconds from SIGTERM.

@@ -48,6 +48,7 @@ fn traffic(world: &mut World, scenario: &Scenario, fault: Fault) -> Result<(), T
     points.sort_unstable();
     for point in points {
         world.wait_for(point)?;
+        world.wait_for_age(fault.needs_age())?;
         world.pause();
         world.seen.faults += 1;
         let healed = fault.strike(world, scenario.outage)?;
@@ -72,7 +73,7 @@ fn stop_idle_while_down(world: &mut World) -> Result<(), Trouble> {
         sleep(QUIET);
         world.wait_for(done)?;
     }
-    world.broker()?.kill()?;
+    world.kill_broker()?;
     world.pause();
     world.terminate(Carrier::Worker, Exit::Drained)?;
     world.broker()?.restart()?;

@@ -12,8 +12,9 @@ use std::str::FromStr;
 /// How much longer than its deadline a planted bug keeps the process.
 const LINGERS: Duration = Duration::from_secs(2);
 
-/// How much later than its ack a planted bug handles a message.
-const LATER: Duration = Duration::from_millis(10);
+/// How much later than its ack a planted bug handles a message: longer than an ack takes to be stored on a busy machine,
+/// so that each kill finds some, and not so long that the rest is too little to go on with.
+const LATER: Duration = Duration::from_millis(100);
 
 /// How long a handler takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

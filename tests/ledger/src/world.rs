@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::child::Role;
+use crate::clock::now_ms;
 use crate::exits::Exit;
 use crate::faults::Healed;
 use crate::progress::Progress;
@@ -22,6 +23,8 @@ const STALLED: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 /// The pause before a fault strikes, at most: not every message that reaches a point is to be the last one handled.
 const JITTER: Duration = Duration::from_millis(40);
+/// How long a classic queue may keep an ack in memory alone: on a busy machine 3.2 s were seen.
+const UNWRITTEN: Duration = Duration::from_secs(5);
 /// The name of the app, and so of its group where a source has groups.
 pub const GROUP: &str = "ledger";
 
@@ -86,6 +89,20 @@ impl World {
     /// The broker.
     pub fn broker(&self) -> Result<&Broker, Trouble> {
         self.broker.as_ref().ok_or_else(|| Trouble("this scenario needs a broker".to_owned()))
+    }
+
+    /// The broker, once everybody is done with it.
+    pub fn into_broker(mut self) -> Option<Broker> {
+        self.broker.take()
+    }
+
+    /// Kills the broker as a power cut would.
+    pub fn kill_broker(&mut self) -> Result<(), Trouble> {
+        let since = now_ms().saturating_sub(UNWRITTEN.as_millis() as u64);
+        self.broker()?.kill()?;
+        self.look()?;
+        self.seen.unwritten += (self.done() - self.progress.before(since)) as u32;
+        Ok(())
     }
 
     /// Whether there is one.
@@ -234,6 +251,14 @@ impl World {
             }
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Waits until the queues, which were there when the first message was done, are so old.
+    pub fn wait_for_age(&mut self, age: Duration) -> Result<(), Trouble> {
+        self.wait_for(1)?;
+        let is = Duration::from_millis(now_ms().saturating_sub(self.progress.at_ms(1)));
+        std::thread::sleep(age.saturating_sub(is));
+        Ok(())
     }
 
     /// A pause of random length.

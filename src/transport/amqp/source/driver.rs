@@ -137,6 +137,8 @@ impl Driver {
             self.ever |= self.connected;
             if began.elapsed() >= WORKED_FOR {
                 self.backoff.worked();
+                // What ends this channel is news, though it ended an earlier one as well.
+                self.trouble = None;
             }
             let queue = format!("queue '{}'", self.setup.place.queue);
             let error = match &end {
