@@ -6,24 +6,26 @@ use super::writer::{PATIENCE, Writer};
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable};
-use longshore::message::{Message, MessageRef, Slab};
+use longshore::message::{Message, MessageRef};
 use longshore::transport::amqp::Amqp;
 use longshore::transport::{Ask, Event, SourceHooks, SourceSpec, Transport, Url};
 
-/// The first batch that a source of this queue delivers.
-async fn read(url: &str) -> Slab {
+/// So many messages that a source of this queue delivers.
+async fn read(url: &str, count: usize) -> Vec<Message> {
     let spec = SourceSpec::new("reader", "test", PATIENCE);
     let plan = Amqp::default().source(&Url::parse(url).unwrap(), &spec).unwrap();
     let mut source = plan.open(SourceHooks::default()).await.unwrap();
     source.tell(Ask::Demand { messages: 10, bytes: 1 << 20 });
     let reading = async {
-        loop {
+        let mut all = Vec::new();
+        while all.len() < count {
             if let Event::Batch(slab) = source.next().await {
-                return slab;
+                all.extend(slab.iter().map(MessageRef::to_message));
             }
         }
+        all
     };
-    tokio::time::timeout(PATIENCE, reading).await.expect("a batch")
+    tokio::time::timeout(PATIENCE, reading).await.expect("as many messages")
 }
 
 fn text(text: &str) -> AMQPValue {
@@ -77,8 +79,7 @@ async fn headers_of_every_type_go_through_and_come_out_as_text() {
         .unwrap()
         .await
         .unwrap();
-    let slab = read(&format!("{}?queue={from}", broker.url())).await;
-    let message = slab.get(0).to_message();
+    let message = read(&format!("{}?queue={from}", broker.url()), 1).await.remove(0);
     let mut writer = Writer::at(&broker, &format!("queue={to}")).await;
     writer.one(message).await.unwrap();
     let seen = peer.take_all(&to).await.remove(0);
@@ -117,7 +118,6 @@ async fn a_message_of_ours_comes_back_as_it_was_sent() {
     let mut writer = Writer::at(&broker, &format!("queue={queue}")).await;
     writer.publish(sent.clone()).await;
     assert!(writer.failed().is_empty(), "{:?}", writer.became);
-    let slab = read(&format!("{}?queue={queue}", broker.url())).await;
-    assert_eq!(slab.iter().map(MessageRef::to_message).collect::<Vec<_>>(), sent);
+    assert_eq!(read(&format!("{}?queue={queue}", broker.url()), sent.len()).await, sent);
     assert_eq!((writer.connected, writer.disconnected.len()), (1, 0));
 }

@@ -36,7 +36,9 @@ async fn a_foreign_queue_that_may_lose_messages_is_warned_about() {
     let Some(node) = node() else { return };
     let raw = Raw::connect(node.url()).await;
     let quorum = || ("x-queue-type", text("quorum"));
-    let cases: [(&str, Life, Vec<(&str, AMQPValue)>, &[&str]); 6] = [
+    // Name, kind, arguments, and what is said of it.
+    type Case<'a> = (&'a str, Life, Vec<(&'a str, AMQPValue)>, &'a [&'a str]);
+    let cases: [Case<'_>; 6] = [
         ("low", Life::Durable, vec![quorum(), ("x-delivery-limit", number(3))], &["delivery limit of 3", "it is lost"]),
         (
             "low-kept",

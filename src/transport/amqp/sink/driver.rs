@@ -21,6 +21,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// Publishes between two looks at confirms, asks and the state of the connection.
 const BURST: usize = 256;
+/// Confirms that are worth an event of their own while more are in flight.
+const WAVE: usize = 64;
 /// How long an orderly close may take; nothing depends on it, as everything is confirmed by then.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -238,8 +240,11 @@ impl Driver {
             tokio::select! {
                 biased;
                 turned = press.turn() => {
-                    self.take_decided(press);
+                    let decided = self.take_decided(press);
                     match turned {
+                        // Confirms come in waves, and this is the start of one: a moment later there are more of them,
+                        // which cost the engine one event and not many.
+                        Ok(()) if decided < WAVE && press.in_flight() >= WAVE => tokio::task::yield_now().await,
                         Ok(()) => {}
                         Err(error) if is_of_channel(&error) => return End::Channel(error),
                         Err(error) if is_of_protocol(&error) => return End::Protocol(error),
@@ -265,14 +270,18 @@ impl Driver {
         self.target == Target::Place
     }
 
-    fn take_decided(&mut self, press: &mut Press) {
+    /// Takes in verdicts; how many.
+    fn take_decided(&mut self, press: &mut Press) -> usize {
+        let mut count = 0;
         for (piece, verdict) in press.decided() {
             // An answer, not a connection alone, is what shows that things work again.
             self.backoff.worked();
             self.alone = self.alone.saturating_sub(1);
             self.absent |= self.route.is_queue && matches!(verdict, Verdict::Unroutable(_));
             self.book.decide(piece, verdict.failure(&self.route.shown));
+            count += 1;
         }
+        count
     }
 
     fn fail_next(&mut self, error: &Error) {

@@ -22,6 +22,7 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 type Handing = Pin<Box<dyn Future<Output = Result<PublisherConfirm, lapin::Error>> + Send>>;
@@ -42,7 +43,8 @@ pub(super) enum Verdict {
 }
 
 pub(super) struct Press {
-    channel: Channel,
+    /// Shared by every publish: a clone of a channel is a dozen counters, which its thread counts by, too.
+    channel: Arc<Channel>,
     /// Published and not decided, from number `first` on.
     flights: VecDeque<Option<Piece>>,
     first: u64,
@@ -79,7 +81,7 @@ impl Press {
         let channel = wire.channel().await?;
         answered("asking for confirms".to_owned(), channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Self {
-            channel,
+            channel: Arc::new(channel),
             flights: VecDeque::new(),
             first: 0,
             undecided: 0,
@@ -93,6 +95,11 @@ impl Press {
             decided: Vec::new(),
             died: None,
         })
+    }
+
+    /// How many are in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.undecided
     }
 
     /// Whether nothing is in flight.
