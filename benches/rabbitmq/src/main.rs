@@ -2,12 +2,16 @@
 //!
 //! ```sh
 //! cargo run --release --manifest-path benches/rabbitmq/Cargo.toml -- [CASE …] \
-//!     [--rounds 5] [--messages 100000] [--types quorum,classic] [--url amqp://…] [--only CONTENDER,…]
+//!     [--rounds 5] [--messages 100000] [--types quorum,classic] [--url amqp://…] [--through amqps://…]
+//!     [--only CONTENDER,…]
 //! ```
 //!
 //! Without a case all of them: consume, publish, bridge. Without `--url` it starts a broker by `scripts/broker`, and
-//! stops it. In each round all contenders run one after the other, each in a process of its own with two worker threads,
-//! on a queue of its own; a ratio is that of two laps of the same round. Messages of 256 bytes, persistent, in durable
+//! stops it. With `--through` the contenders connect to it by that URL: for what TLS costs, with `SSL_CERT_FILE` naming
+//! the authority of its certificate.
+//!
+//! In each round all contenders run one after the other, each in a process of its own with two worker threads, on a
+//! queue of its own; a ratio is that of two laps of the same round. Messages of 256 bytes, persistent, in durable
 //! queues; a window of 1,000 unacked deliveries or unconfirmed messages.
 
 mod case;
@@ -32,13 +36,15 @@ struct Options {
     messages: u64,
     kinds: Vec<QueueType>,
     url: Option<String>,
+    through: Option<String>,
     only: Option<Vec<String>>,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
         let kinds = vec![QueueType::Quorum, QueueType::Classic];
-        let mut options = Self { cases: Vec::new(), rounds: 5, messages: 100_000, kinds, url: None, only: None };
+        let (cases, url, through, only) = (Vec::new(), None, None, None);
+        let mut options = Self { cases, rounds: 5, messages: 100_000, kinds, url, through, only };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} takes a value"));
             match argument.as_str() {
@@ -48,6 +54,7 @@ impl Options {
                     options.kinds = value()?.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?
                 }
                 "--url" => options.url = Some(value()?),
+                "--through" => options.through = Some(value()?),
                 "--only" => options.only = Some(value()?.split(',').map(str::to_owned).collect()),
                 case => options.cases.push(case.parse()?),
             }
@@ -98,7 +105,7 @@ async fn rounds(queues: &Queues, url: &str, case: Case, kind: QueueType, options
         .collect();
     for _ in 0..options.rounds {
         for Laps { contender, laps } in &mut all {
-            let (url, messages) = (url.to_owned(), options.messages);
+            let (url, messages) = (options.through.as_deref().unwrap_or(url).to_owned(), options.messages);
             let task = Task { case, contender: (*contender).to_owned(), url, kind, messages };
             laps.push(run::round(queues, &task).await.map_err(|error| format!("{contender}: {error}"))?);
         }

@@ -103,9 +103,8 @@ pub async fn publish(
 
 /// As `longshore bridge` does.
 pub async fn bridge(url: &str, from: &str, to: &str, kind: QueueType, messages: u64) -> Result<()> {
-    let bridge = Bridge::new("bridge", source(url, from, kind), place(url, to, kind))
-        .look_ahead(WINDOW.into())
-        .limit(messages);
+    let bridge =
+        Bridge::new("bridge", source(url, from, kind), place(url, to, kind)).look_ahead(WINDOW.into()).limit(messages);
     let mut running = start(App::new("bench").bridge(bridge)).await?;
     drained(running.wait().await)
 }
