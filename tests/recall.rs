@@ -91,9 +91,7 @@ async fn stopped_while_away(with_one_begun: bool) -> longshore::Stopped {
         source.says.push_back(Event::Lost(ALL));
         source.says.push_back(Event::Disconnected(Error::new(ErrorKind::Unreachable, "away")));
     });
-    while running.ready().await {
-        tokio::task::yield_now().await;
-    }
+    eventually("it is known to be away", || running.readiness().status != "ready").await;
     gate.open();
     stopped(running).await
 }

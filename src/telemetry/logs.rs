@@ -62,7 +62,9 @@ impl Form {
 /// The filter, and which variable cannot be read.
 fn filter(env: impl Fn(&str) -> Option<String>) -> (EnvFilter, Option<(&'static str, ParseError)>) {
     let given = FILTER_VARIABLES.into_iter().find_map(|name| Some((name, env(name).filter(|text| !text.is_empty())?)));
-    match given.map(|(name, text)| (name, EnvFilter::builder().parse(text))) {
+    // Whoever says what is logged of us has not asked for the client library's view of it.
+    let silenced = given.map(|(name, text)| (name, if text.contains("lapin") { text } else { text + ",lapin=off" }));
+    match silenced.map(|(name, text)| (name, EnvFilter::builder().parse(text))) {
         Some((_, Ok(filter))) => (filter, None),
         Some((name, Err(error))) => (EnvFilter::new(DEFAULT_FILTER), Some((name, error))),
         None => (EnvFilter::new(DEFAULT_FILTER), None),
@@ -76,7 +78,7 @@ where
     // A log line that cannot be written is dropped. The subscriber would say so by `eprintln!`, which panics when
     // stderr is a closed pipe: a reader of the log that went away must not take messages down.
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
-    let discreet = filter_fn(|metadata| !shows_logins(metadata));
+    let discreet = filter_fn(|metadata| !shows_secrets(metadata));
     match form {
         Form::Text { colours } => {
             let builder = builder.with_ansi(colours).with_timer(ClockTime).with_target(false).compact();
@@ -89,9 +91,12 @@ where
     }
 }
 
-/// Lines that no filter brings back: at this level lapin prints every frame that it sends, the login in the first.
-fn shows_logins(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() == Level::TRACE && metadata.target().split(':').next() == Some("lapin")
+/// Lines that no filter brings back: at trace lapin prints every frame that it sends, the login in the first, and of
+/// each returned message the payload.
+fn shows_secrets(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    (*metadata.level() == Level::TRACE && target.split(':').next() == Some("lapin"))
+        || target.starts_with(concat!("lapin", "::returned_messages"))
 }
 
 /// `14:03:22.123`: on a terminal the day is known.
@@ -174,7 +179,9 @@ pub mod tests {
     fn an_own_filter_beats_the_common_one_and_a_wrong_one_is_named() {
         let (found, wrong) =
             filter(|name| Some(if name == "RUST_LOG" { "error" } else { "longshore=debug" }.to_owned()));
-        assert_eq!((found.to_string().as_str(), wrong.is_none()), ("longshore=debug", true));
+        let quiet = EnvFilter::new("longshore=debug,lapin=off").to_string();
+        assert_eq!((found.to_string(), wrong.is_none()), (quiet, true));
+        assert_eq!(filter(|_| Some("info,lapin=warn".to_owned())).0.to_string(), "lapin=warn,info");
         let (found, wrong) = filter(|name| (name == "RUST_LOG").then(|| "a=b=c".to_owned()));
         assert_eq!(
             (found.to_string().as_str(), wrong.unwrap().0),
@@ -187,6 +194,7 @@ pub mod tests {
     fn frames_that_hold_a_login_are_never_logged() {
         let text = written(Form::Json, EnvFilter::new("trace,lapin=trace"), || {
             tracing::trace!(target: concat!("lapin", "::io_loop"), "the login");
+            tracing::warn!(target: concat!("lapin", "::returned_messages"), "the login of a payload");
             tracing::debug!(target: concat!("lapin", "::io_loop"), "a heartbeat");
             tracing::trace!(target: "lapinized", "something else");
         });
