@@ -27,8 +27,10 @@ fn tells_nothing(of: &str, said: &str) {
 }
 
 pub fn no_secret_of_a_url_appears_in_any_failure() {
+    // A broker that is nowhere, or a scheme that is not in this build.
+    let nowhere = if cfg!(feature = "amqp") { 69 } else { 78 };
     for (url, code) in [
-        (format!("amqp://user:{ESCAPED}@h:1/v?queue=q"), 78),
+        (format!("amqp://user:{ESCAPED}@127.0.0.1:1/v?queue=q"), nowhere),
         (format!("amqp://user:{SECRET}@h:1/v?queue=q"), 78),
         (format!("kafka://user:{ESCAPED}@h:1?topic=q"), 78),
         (format!("nosuch://user:{ESCAPED}@h/v?queue=q"), 78),
@@ -40,10 +42,11 @@ pub fn no_secret_of_a_url_appears_in_any_failure() {
         (format!("amqp:/user:{ESCAPED}@h/v"), 78),
         (format!("user:{ESCAPED}@h/v"), 78),
         (format!("amqp://user:{ESCAPED}@h/%ff"), 78),
-        ("amqp://user:${env:CANARY}@h/v?queue=q".to_owned(), 78),
+        ("amqp://user:${env:CANARY}@127.0.0.1:1/v?queue=q".to_owned(), nowhere),
         ("memory://user:${env:CANARY}@h/v?queue=q".to_owned(), 78),
     ] {
-        let set = [("URL", url.as_str()), ("CANARY", SECRET), ("LONGSHORE_LOG", "trace")];
+        let set =
+            [("URL", url.as_str()), ("CANARY", SECRET), ("LONGSHORE_LOG", "trace"), ("LONGSHORE_START_PATIENCE", "1s")];
         let ended = Puppet::start("has secrets", &set).end();
         ended.exited(code);
         tells_nothing(&url, &ended.log());

@@ -193,7 +193,8 @@ fn server(url: &Url, options: &Options<'_>) -> Server {
     for host in url.hosts() {
         match host_and_port(host, default_port) {
             Some(host) => hosts.push(host),
-            None => options.wrong(format!("host '{host}' is not host or host:port")),
+            // Not shown: it may be a part of a password whose '/' or '@' was not escaped.
+            None => options.wrong("a host is not host or host:port; escape '/', '?' and '@' in a password".into()),
         }
     }
     if url.hosts().is_empty() {
