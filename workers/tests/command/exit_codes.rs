@@ -100,9 +100,9 @@ fn a_line_of_standard_input_that_is_no_json_is_65_at_once_and_names_the_line() {
 #[test]
 fn a_password_on_the_command_line_is_warned_about_and_never_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let ran = run(dir.path(), &["consume", "amqp://user:canary@host/?queue=q"])
+    let ran = run(dir.path(), &["consume", "amqp://user:canary@host/?queue=q&prefetch=0"])
         .ended(78)
-        .said("the password in 'amqp://user:***@host/?queue=q'")
+        .said("the password in 'amqp://user:***@host/?queue=q&prefetch=0'")
         .said("${env:NAME}");
     assert!(!ran.stderr.contains("canary"), "{}", ran.stderr);
 }
