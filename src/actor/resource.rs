@@ -41,7 +41,8 @@ struct ResourceActor;
 struct State {
     close: Deed,
     link: Link,
-    task: Guarded,
+    /// Opens it, later closes it.
+    task: Option<Guarded>,
 }
 
 impl Actor for ResourceActor {
@@ -70,26 +71,32 @@ impl Actor for ResourceActor {
             panicking.failed(&Error::new(ErrorKind::Start, format!("panicked while it was opened: {text}")));
             let _ = myself.cast(Order::LoopFailed(text));
         });
-        Ok(State { close, link, task })
+        Ok(State { close, link, task: Some(task) })
     }
 
     async fn handle(&self, myself: ActorRef<Order>, order: Order, state: &mut State) -> Result<(), ActorProcessingErr> {
         match order {
             Order::Stop { .. } => {
-                let (close, link) = ((state.close)(), state.link.clone());
+                let (close, link) = (state.close.clone(), state.link.clone());
+                let opening = state.task.take();
                 let (ended, panicked) = (myself.clone(), myself);
                 let panicking = link.clone();
                 // The root bounds it: a close that hangs is abandoned, by name.
                 let work = async move {
-                    if let Err(error) = close.await {
+                    // One that is being opened is found open or not at all: a close beside it would look too early.
+                    if let Some(opening) = opening {
+                        opening.end().await;
+                    }
+                    if let Err(error) = close().await {
                         link.root.resource_trouble(link.id, format!("close failed: {error}"));
                     }
                     let _ = ended.cast(Order::LoopEnded);
                 };
-                state.task = Guarded::spawn(work, move |text| {
+                let closing = Guarded::spawn(work, move |text| {
                     panicking.root.resource_trouble(panicking.id, format!("close panicked: {text}"));
                     let _ = panicked.cast(Order::LoopEnded);
                 });
+                state.task = Some(closing);
             }
             Order::LoopEnded => myself.stop(None),
             Order::LoopFailed(text) => return Err(text.into()),

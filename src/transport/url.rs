@@ -185,7 +185,11 @@ impl Url {
             .map(|rest| split_outside_references(rest, '?').map_or(rest, |(authority, _)| authority).to_owned());
         Self {
             shown: match authority {
-                Some(authority) => format!("{}://{authority}/{path}?{}", self.scheme, shown.join("&")),
+                Some(authority) => {
+                    // What stands before an `@` may be the rest of a password whose '/' was not escaped.
+                    let path = path.rfind('@').map_or(path.clone(), |end| format!("***{}", &path[end..]));
+                    format!("{}://{authority}/{path}?{}", self.scheme, shown.join("&"))
+                }
                 None if shown.is_empty() => format!("{}:{path}", self.scheme),
                 None => format!("{}:{path}?{}", self.scheme, shown.join("&")),
             },

@@ -50,7 +50,7 @@ pub fn no_secret_of_a_url_appears_in_any_failure() {
         let ended = Puppet::start("has secrets", &set).end();
         ended.exited(code);
         tells_nothing(&url, &ended.log());
-        assert!(ended.stderr.iter().any(|line| line.contains("'ship'")), "it is told who has it\n{}", ended.log());
+        assert!(ended.stderr.iter().any(|line| line.contains("'ship")), "it is told who has it\n{}", ended.log());
     }
 }
 
