@@ -46,7 +46,7 @@ fn what_is_refused_ends_with_its_code_at_the_start_and_shows_no_password() {
     // Also where everything is logged.
     let out = std::process::Command::new(env!("CARGO_BIN_EXE_longshore"))
         .args(["check", "--connect", &wrong])
-        .env("LONGSHORE_LOG", "trace")
+        .env("LONGSHORE_LOG", "trace,lapin=trace")
         .output()
         .unwrap();
     let logged = String::from_utf8(out.stderr).unwrap();
