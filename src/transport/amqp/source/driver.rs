@@ -2,9 +2,9 @@
 
 use super::super::backoff::Backoff;
 use super::super::place::QueueType;
-use super::super::refusal::{Refusal, explain, refusal};
+use super::super::refusal::explain;
 use super::super::topology::{self, Queue};
-use super::super::wire::{ANSWER_LIMIT, Wire};
+use super::super::wire::Wire;
 use super::Setup;
 use super::consume::Start;
 use super::desk::Desk;
@@ -14,8 +14,6 @@ use crate::error::{Error, ErrorKind};
 use crate::failure::Tally;
 use crate::transport::{Ask, Backlog, Event};
 use lapin::Channel;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -158,22 +156,11 @@ impl Driver {
 
     /// What the broker's cancel means: asked, because it says nothing.
     async fn cancelled(&mut self, wire: &Wire) -> Result<String, WasClosed> {
-        let queue = self.setup.place.queue.clone();
-        let looking = async {
-            let channel = wire.channel().await.ok()?;
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let looked = channel.queue_declare(queue.as_str().into(), passive, FieldTable::default());
-            match tokio::time::timeout(ANSWER_LIMIT, looked).await {
-                Ok(Err(error)) if refusal(&error) == Refusal::Absent => Some(true),
-                Ok(Ok(_)) => Some(false),
-                _ => None,
-            }
-        };
-        let what = match self.attend(looking).await? {
-            Some(true) if self.setup.place.declare => "was deleted, and is declared anew",
-            Some(true) => "was deleted, and 'declare=false'",
-            Some(false) => "is there, but the broker cancelled its consumer",
-            None => "has lost its consumer",
+        let what = match self.attend(topology::existing(wire, &self.setup.place)).await? {
+            Ok(None) if self.setup.place.declare => "was deleted, and is declared anew",
+            Ok(None) => "was deleted, and 'declare=false'",
+            Ok(Some(_)) => "is there, but the broker cancelled its consumer",
+            Err(_) => "has lost its consumer",
         };
         Ok(format!("queue '{}' {what}", self.setup.place.queue))
     }
