@@ -2,6 +2,7 @@
 
 use super::broker::{own, shared};
 use super::peer::Peer;
+use super::proxy::Proxy;
 use super::raw::{Life, Raw, text};
 use super::reader::{Reader, bodies};
 use longshore::ErrorKind;
@@ -48,6 +49,7 @@ async fn a_broker_that_goes_down_is_an_outage_that_is_said_once_and_everything_u
         reader.ack(&all[..4]);
         reader.flush().await;
         if kind == "classic" {
+            broker.aside(|broker| broker.write_down()).await;
             broker.aside(|broker| broker.kill()).await;
             reader.until("the outage", |reader| !reader.disconnected.is_empty()).await;
         }
@@ -64,7 +66,7 @@ async fn a_broker_that_goes_down_is_an_outage_that_is_said_once_and_everything_u
         let forgot = if kind == "classic" { 4 } else { 0 };
         assert!(again.len() >= 6 && again.len() <= 6 + forgot, "{kind}: {:?}", bodies(&again));
         assert_eq!(bodies(&again), numbers(10 - again.len()..10), "{kind}");
-        assert_eq!((reader.connected, reader.disconnected.len()), (2, 1), "{kind}");
+        assert_eq!((reader.connected, reader.disconnected.len(), reader.troubles.len()), (2, 1, 0), "{kind}");
         reader.ack(&again);
         reader.flush().await;
         assert_eq!(reader.close(Duration::from_secs(10)).await.0, 0);
@@ -102,6 +104,25 @@ async fn a_stop_ends_at_once_while_nothing_is_connected() {
     let (returned, unknown, took) = reader.close(Duration::from_secs(10)).await;
     assert_eq!((returned, unknown), (0, 0));
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_gone_after_an_outage_is_named_and_declared_anew() {
+    let Some(broker) = shared() else { return };
+    let proxy = Proxy::to(broker.port()).await;
+    let queue = broker.fresh("gone");
+    let mut reader =
+        Reader::open(&format!("amqp://guest:guest@127.0.0.1:{}?queue={queue}", proxy.port()), |_| ()).await;
+    reader.demand(10);
+    reader.until("the connection", |reader| reader.connected == 1).await;
+    proxy.refuse();
+    proxy.cut();
+    reader.until("the outage", |reader| !reader.disconnected.is_empty()).await;
+    Peer::at(&broker).await.delete(&queue).await;
+    proxy.heal();
+    reader.until("the connection anew", |reader| reader.connected == 2).await;
+    assert_eq!(reader.troubles, [format!("queue '{queue}' was deleted, and is declared anew")]);
+    assert_eq!(reader.close(Duration::from_secs(10)).await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,6 +117,12 @@ impl Broker {
         script(&["kill", &self.name]);
     }
 
+    /// Has the node write down which queues it has. It holds that back for up to 2 s (of `disk_log`), and one that is
+    /// killed meanwhile has forgotten the queue, with the messages in it that were confirmed.
+    pub fn write_down(&self) {
+        self.ctl(&["eval", "mnesia:sync_log()."]);
+    }
+
     pub fn restart(&self) {
         script(&["restart", &self.name]);
     }

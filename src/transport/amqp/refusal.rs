@@ -45,6 +45,15 @@ pub(super) fn is_of_channel(error: &lapin::Error) -> bool {
     matches!(error.kind(), Lapin::ProtocolError(reply) if matches!(reply.kind(), AMQPErrorKind::Soft(_)))
 }
 
+/// Whether the connection is over by it, and every channel with it.
+pub(super) fn is_of_connection(error: &lapin::Error) -> bool {
+    match error.kind() {
+        Lapin::ProtocolError(reply) => matches!(reply.kind(), AMQPErrorKind::Hard(_)),
+        Lapin::IOError(_) | Lapin::MissingHeartbeatError | Lapin::InvalidConnectionState(_) => true,
+        _ => false,
+    }
+}
+
 /// Whether the exchange may be written to, and by this routing key not.
 pub(super) fn is_of_topic(error: &lapin::Error) -> bool {
     refusal(error) == Refusal::Access && words(error).contains("access to topic")

@@ -2,7 +2,7 @@
 
 use super::super::backoff::Backoff;
 use super::super::place::QueueType;
-use super::super::refusal::explain;
+use super::super::refusal::{explain, is_of_connection};
 use super::super::topology::{self, Queue};
 use super::super::wire::Wire;
 use super::Setup;
@@ -143,6 +143,9 @@ impl Driver {
                 End::Recalled => continue,
                 End::Gone(why) => return Ok(ControlFlow::Continue(lost(&wire, why))),
                 End::Silent(_) => return Ok(ControlFlow::Continue(lost(&wire, &end.why()))),
+                End::Broken(error) if is_of_connection(error) => {
+                    return Ok(ControlFlow::Continue(lost(&wire, &end.why())));
+                }
                 End::Broken(error) => explain(&queue, error),
                 End::Cancelled | End::Closing(_) => Error::new(ErrorKind::Unreachable, self.cancelled(&wire).await?),
             };
@@ -157,7 +160,7 @@ impl Driver {
     /// What the broker's cancel means: asked, because it says nothing.
     async fn cancelled(&mut self, wire: &Wire) -> Result<String, WasClosed> {
         let what = match self.attend(topology::existing(wire, &self.setup.place)).await? {
-            Ok(None) if self.setup.place.declare => "was deleted, and is declared anew",
+            Ok(None) if self.setup.place.declare => return Ok(self.declared_anew()),
             Ok(None) => "was deleted, and 'declare=false'",
             Ok(Some(_)) => "is there, but the broker cancelled its consumer",
             Err(_) => "has lost its consumer",
@@ -165,9 +168,17 @@ impl Driver {
         Ok(format!("queue '{}' {what}", self.setup.place.queue))
     }
 
+    fn declared_anew(&self) -> String {
+        format!("queue '{}' was deleted, and is declared anew", self.setup.place.queue)
+    }
+
     /// What an operator should know of the queue, once.
     fn note(&mut self, queue: &Queue) {
         if self.ever || self.epoch > 0 {
+            // Also where that happened while nothing was connected, or the broker forgot it: what lay in it is lost.
+            if queue.declared {
+                self.say_trouble(Error::new(ErrorKind::Unreachable, self.declared_anew()));
+            }
             return;
         }
         let worker = &*self.setup.spec.worker;

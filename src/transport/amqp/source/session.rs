@@ -467,17 +467,26 @@ impl<'a> Session<'a> {
         let asks = matches!(self.flow, Flow::None | Flow::Open(_)) && self.question.is_none();
         let urgent = !self.flushes.is_empty() || self.recalling;
         if asks && !self.cancels(seen) && self.proofs.ask_at(now, urgent).is_some_and(|at| at <= now) {
-            self.proofs.asked(now);
-            self.question = Some(Asked::now("basic.qos", qos(self.channel.clone(), self.prefetch.max(1))));
+            self.ask(now);
         }
         None
     }
 
+    /// The question whose answer proves what was sent before it.
+    fn ask(&mut self, now: Instant) {
+        self.proofs.asked(now);
+        self.question = Some(Asked::now("basic.qos", qos(self.channel.clone(), self.prefetch.max(1))));
+    }
+
     fn send_acks(&mut self, now: Instant) {
+        self.send_due(now, !self.flushes.is_empty() || self.recalling);
+    }
+
+    /// Sends the acks that are due, or all of them, unless some are under way.
+    fn send_due(&mut self, now: Instant, all: bool) {
         if self.flight.asked.is_some() {
             return;
         }
-        let all = !self.flushes.is_empty() || self.recalling;
         if let Some(due) = self.ledger.due(self.prefetch, now, all) {
             let asked = Some(Asked::now("basic.ack", acks(&self.channel, due.frames)));
             self.flight = Flight { asked, tally: due.tally, gives_back: false };
@@ -740,12 +749,9 @@ impl<'a> Session<'a> {
         while self.flight.asked.is_some() || matches!(self.flow, Flow::Opening(_) | Flow::Cancelling { .. }) {
             self.step().await?;
         }
-        if let Some(due) = self.ledger.due(self.prefetch, Instant::now(), true) {
-            let asked = Some(Asked::now("basic.ack", acks(&self.channel, due.frames)));
-            self.flight = Flight { asked, tally: due.tally, gives_back: false };
-            while self.flight.asked.is_some() {
-                self.step().await?;
-            }
+        self.send_due(Instant::now(), true);
+        while self.flight.asked.is_some() {
+            self.step().await?;
         }
         // Where nothing is left to be proven, or it cannot be in time without harm, a close alone keeps the order.
         while self.ending == Ending::CancelAndClose
@@ -765,8 +771,7 @@ impl<'a> Session<'a> {
         while !self.proofs.is_empty() {
             let now = Instant::now();
             if self.question.is_none() && self.proofs.ask_at(now, true).is_some() {
-                self.proofs.asked(now);
-                self.question = Some(Asked::now("basic.qos", qos(self.channel.clone(), self.prefetch.max(1))));
+                self.ask(now);
             }
             self.step().await?;
             let proven = self.proofs.proven(Instant::now());
