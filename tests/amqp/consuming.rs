@@ -75,6 +75,29 @@ async fn a_broker_that_goes_down_is_an_outage_that_is_said_once_and_everything_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_broker_takes_back_comes_before_what_was_never_delivered() {
+    let Some(broker) = own(&[]) else { return };
+    for kind in ["quorum", "classic"] {
+        let queue = broker.fresh("fresh-behind");
+        let mut reader = Reader::at(&broker, &format!("queue={queue}&type={kind}&prefetch=10")).await;
+        reader.demand(30);
+        reader.until("the connection", |reader| reader.connected == 1).await;
+        Raw::connect(broker.url()).await.publish(&queue, 30).await;
+        reader.until("a window full", |reader| reader.got.len() == 10).await;
+        broker.aside(|broker| broker.write_down()).await;
+        broker.aside(|broker| broker.kill()).await;
+        drop(reader);
+        broker.aside(|broker| broker.restart()).await;
+        // At once, as somebody does who has tried all the time.
+        let mut reader = Reader::at(&broker, &format!("queue={queue}&prefetch=10")).await;
+        reader.demand(10);
+        reader.until("another window full", |reader| reader.got.len() == 10).await;
+        assert_eq!(bodies(&reader.got), numbers(0..10), "{kind}");
+        assert_eq!(reader.close(Duration::from_secs(10)).await.0, 10);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_does_not_answer_holds_up_neither_a_flush_nor_a_stop() {
     let Some(broker) = own(&[]) else { return };
     let queue = broker.fresh("frozen");

@@ -117,10 +117,11 @@ impl Broker {
         script(&["kill", &self.name]);
     }
 
-    /// Has the node write down which queues it has. It holds that back for up to 2 s (of `disk_log`), and one that is
-    /// killed meanwhile has forgotten the queue, with the messages in it that were confirmed.
+    /// Has the node write down which queues it has. It holds that back for seconds (of `disk_log` and `dets`), and one
+    /// that is killed meanwhile has forgotten the queue, with the messages in it that were confirmed; or knows of a
+    /// quorum queue and not of its only replica, which leaves it without a leader for good (rabbitmq-server#10070).
     pub fn write_down(&self) {
-        self.ctl(&["eval", "mnesia:sync_log()."]);
+        self.ctl(&["eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()]."]);
     }
 
     pub fn restart(&self) {

@@ -20,7 +20,7 @@ impl Case {
     pub fn contenders(self) -> &'static [&'static str] {
         match self {
             Self::Consume => &["bare", "longshore", "bare-one-ack-each", "ruststream"],
-            Self::Publish => &["bare", "longshore"],
+            Self::Publish => &["bare", "longshore", "bare-mandatory"],
             Self::Bridge => &["bare", "longshore", "bare-sliding"],
         }
     }

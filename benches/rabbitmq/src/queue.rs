@@ -1,6 +1,6 @@
 //! The queues that laps run on: made, filled, looked at and deleted here, by none of the contenders.
 
-use crate::contender::bare;
+use crate::contender::bare::{self, Returns};
 use crate::lap::Meter;
 use crate::payload::Payloads;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
@@ -62,7 +62,7 @@ impl Queues {
 
     /// Puts so many messages in.
     pub async fn fill(&self, queue: &str, messages: u64) -> lapin::Result<()> {
-        bare::publish(&self.url, queue, &Payloads::new(messages), &Meter::new(messages)).await
+        bare::publish(&self.url, queue, &Payloads::new(messages), &Meter::new(messages), Returns::Lost).await
     }
 
     /// How many messages are ready in it.

@@ -2,6 +2,7 @@
 //! looked at.
 
 use crate::case::Case;
+use crate::contender::bare::Returns;
 use crate::contender::{Result, WINDOW, bare, longshore, ruststream};
 use crate::lap::{Lap, Meter, cpu_seconds_of};
 use crate::payload::Payloads;
@@ -77,7 +78,10 @@ async fn lap(task: Task) -> Result<Option<Lap>> {
             longshore::publish(&url, TO, kind, Arc::new(Payloads::new(messages)), meter.clone()).await?;
         }
         (Case::Bridge, "longshore") => longshore::bridge(&url, FROM, TO, kind, messages).await?,
-        (Case::Publish, "bare") => bare::publish(&url, TO, &Payloads::new(messages), &meter).await?,
+        (Case::Publish, "bare") => bare::publish(&url, TO, &Payloads::new(messages), &meter, Returns::Lost).await?,
+        (Case::Publish, "bare-mandatory") => {
+            bare::publish(&url, TO, &Payloads::new(messages), &meter, Returns::Told).await?;
+        }
         (Case::Bridge, "bare") => bare::bridge(&url, FROM, TO, messages).await?,
         (Case::Bridge, "bare-sliding") => bare::bridge_sliding(&url, FROM, TO, messages).await?,
         (case, other) => return Err(format!("nobody called {other} takes part in {case}").into()),

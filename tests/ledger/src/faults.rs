@@ -82,12 +82,6 @@ impl Fault {
         !matches!(self, Self::Terminate | Self::TerminateBridge | Self::KillBridge)
     }
 
-    /// Whether the order by key survives it. A quorum queue whose node comes back may give a new consumer what was never
-    /// delivered before it has taken back what a dead one held: whoever starts in that moment sees it.
-    pub fn keeps_order(self, queue: &str) -> bool {
-        queue != "quorum" || !matches!(self, Self::StopWhileDown | Self::StopWhileReconnecting)
-    }
-
     /// Whether it may make somebody publish again what was published: who cannot know whether it arrived.
     pub fn republishes(self) -> bool {
         self.is_of_broker() || self == Self::KillBridge

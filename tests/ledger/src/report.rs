@@ -67,9 +67,7 @@ impl Outcome {
         };
         none("lost", &found.lost);
         none("unexpected", &found.unexpected);
-        if !matches!(self.scenario.shape, Shape::Traffic(fault) if !fault.keeps_order(self.by)) {
-            none("out of order", &found.gaps);
-        }
+        none("out of order", &found.gaps);
         none("damaged", &found.damaged);
         if by_redelivery == 0 {
             none("attempted before", &found.attempted_before);

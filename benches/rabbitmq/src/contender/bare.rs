@@ -3,8 +3,8 @@
 use super::WINDOW;
 use crate::lap::Meter;
 use crate::payload::Payloads;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
 };
@@ -63,11 +63,41 @@ pub async fn consume(url: &str, queue: &str, messages: u64, meter: &Meter) -> la
     close(connection, channel).await
 }
 
+/// What becomes of a message that no queue takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Returns {
+    /// The broker drops it and confirms it.
+    Lost,
+    /// It comes back; by a number in its properties, for the confirm with which lapin hands it over may be another's.
+    Told,
+}
+
 /// Publishes and waits for the confirm.
 fn send(channel: &Channel, queue: &str, payload: &[u8]) -> impl Future<Output = lapin::Result<()>> {
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    publish_and_confirm(channel, queue, payload, properties, BasicPublishOptions::default())
+}
+
+fn send_mandatory(
+    channel: &Channel,
+    queue: &str,
+    payload: &[u8],
+    number: u64,
+) -> impl Future<Output = lapin::Result<()>> {
+    let properties =
+        BasicProperties::default().with_delivery_mode(PERSISTENT).with_cluster_id(number.to_string().into());
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    publish_and_confirm(channel, queue, payload, properties, options)
+}
+
+fn publish_and_confirm(
+    channel: &Channel,
+    queue: &str,
+    payload: &[u8],
+    properties: BasicProperties,
+    options: BasicPublishOptions,
+) -> impl Future<Output = lapin::Result<()>> {
     async move {
-        let options = BasicPublishOptions::default();
         let confirm = channel.basic_publish("".into(), queue.into(), options, payload, properties).await?;
         assert_eq!(confirm.await?, Confirmation::Ack(None), "the broker has it");
         Ok(())
@@ -75,13 +105,22 @@ fn send(channel: &Channel, queue: &str, payload: &[u8]) -> impl Future<Output = 
 }
 
 /// A window of confirms outstanding, in one task.
-pub async fn publish(url: &str, queue: &str, payloads: &Payloads, meter: &Meter) -> lapin::Result<()> {
+pub async fn publish(
+    url: &str,
+    queue: &str,
+    payloads: &Payloads,
+    meter: &Meter,
+    returns: Returns,
+) -> lapin::Result<()> {
     let (connection, channel) = channel(url).await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     meter.begin();
     let mut outstanding = FuturesUnordered::new();
-    for payload in payloads.iter() {
-        outstanding.push(send(&channel, queue, payload.as_ref()));
+    for (number, payload) in (0..).zip(payloads.iter()) {
+        outstanding.push(match returns {
+            Returns::Lost => send(&channel, queue, payload.as_ref()).left_future(),
+            Returns::Told => send_mandatory(&channel, queue, payload.as_ref(), number).right_future(),
+        });
         if outstanding.len() >= WINDOW.into() {
             outstanding.next().await.expect("it is not empty")?;
             meter.one();

@@ -1,4 +1,4 @@
-//! The task that owns a sink's connection: connects, publishes, connects again, says goodbye.
+//! What owns a sink's connection: it connects, publishes, connects again, says goodbye.
 
 use super::Target;
 use super::book::Book;

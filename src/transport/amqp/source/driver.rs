@@ -5,10 +5,10 @@ use super::super::place::QueueType;
 use super::super::refusal::{explain, is_of_connection};
 use super::super::topology::{self, Queue};
 use super::super::wire::Wire;
-use super::Setup;
 use super::consume::Start;
 use super::desk::Desk;
 use super::session::{Closed, End, Session};
+use super::{Setup, ghosts};
 use crate::duration::short;
 use crate::error::{Error, ErrorKind};
 use crate::failure::Tally;
@@ -291,7 +291,9 @@ impl Driver {
 
 async fn open(wire: &Wire, setup: &Setup) -> Result<(Channel, Queue), Error> {
     let queue = topology::for_source(wire, &setup.place).await?;
-    Ok((wire.channel().await?, queue))
+    let channel = wire.channel().await?;
+    ghosts::gone(&channel, &queue, setup).await?;
+    Ok((channel, queue))
 }
 
 fn lost(wire: &Wire, why: &str) -> Error {

@@ -19,7 +19,8 @@ const PART_OF_PREFETCH: usize = 4;
 /// One delivery.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    delivered: Instant,
+    /// When it was delivered; once it is settled, when that was.
+    since: Instant,
     state: State,
 }
 
@@ -86,7 +87,7 @@ impl Ledger {
         if tag != self.next_tag() {
             return false;
         }
-        self.entries.push_back(Entry { delivered: now, state: State::Open });
+        self.entries.push_back(Entry { since: now, state: State::Open });
         self.open += 1;
         true
     }
@@ -98,7 +99,7 @@ impl Ledger {
     /// Settles a delivery; whether it was there to be settled.
     pub(super) fn settle(&mut self, tag: u64, verdict: Verdict, now: Instant) -> bool {
         match self.entry(tag) {
-            Some(entry) if entry.state == State::Open => entry.state = State::Settled(verdict),
+            Some(entry) if entry.state == State::Open => *entry = Entry { since: now, state: State::Settled(verdict) },
             _ => return false,
         }
         self.open -= 1;
@@ -160,7 +161,7 @@ impl Ledger {
     /// When the oldest open delivery from this tag on was delivered.
     pub(super) fn oldest_open(&self, from: u64) -> Option<Instant> {
         let skip = usize::try_from(from.saturating_sub(self.base)).ok()?;
-        self.entries.iter().skip(skip).find(|entry| entry.state == State::Open).map(|entry| entry.delivered)
+        self.entries.iter().skip(skip).find(|entry| entry.state == State::Open).map(|entry| entry.since)
     }
 
     /// Tags from this one on, below that one, that are open and were delivered at `limit` or before, and when.
@@ -168,9 +169,10 @@ impl Ledger {
         // In the order of delivery, so that nothing behind the first younger one is older.
         (self.base..below)
             .zip(&self.entries)
-            .take_while(|(_, entry)| entry.delivered <= limit)
-            .filter(|(tag, entry)| *tag >= from && entry.state == State::Open)
-            .map(|(tag, entry)| (tag, entry.delivered))
+            .filter(|(_, entry)| entry.state == State::Open)
+            .take_while(|(_, entry)| entry.since <= limit)
+            .filter(|(tag, _)| *tag >= from)
+            .map(|(tag, entry)| (tag, entry.since))
             .collect()
     }
 
@@ -199,9 +201,8 @@ impl Ledger {
         }
         let quarter = Self::quarter(usize::from(prefetch));
         let late = self.unsent_since.is_some_and(|since| now >= since + ACK_WITHIN);
-        let singles = all || late || waiting >= quarter;
         let prefix = self.look_at_prefix();
-        if !singles && prefix < WORTH_A_FRAME.min(quarter) {
+        if !all && !late && waiting < quarter && prefix < WORTH_A_FRAME.min(quarter) {
             return None;
         }
         let mut acks = Acks::default();
@@ -215,19 +216,26 @@ impl Ledger {
         self.base += prefix as u64;
         self.prefix = 0;
         acks.frames.extend(last.map(Ack::UpTo));
-        if singles {
-            for (entry, tag) in self.entries.iter_mut().zip(self.base..) {
-                if let State::Settled(verdict) = entry.state {
-                    entry.state = State::Told;
-                    verdict.count(&mut acks.tally);
-                    acks.frames.push(Ack::One(tag));
-                }
+        // The one at the front may be about to be settled: a frame of its own costs each of those behind it as much as
+        // a whole prefix costs.
+        let mut behind = waiting - acks.tally.total() as usize;
+        let each = all || behind >= quarter;
+        self.unsent_since = None;
+        for (entry, tag) in self.entries.iter_mut().zip(self.base..) {
+            if behind == 0 {
+                break;
+            }
+            let State::Settled(verdict) = entry.state else { continue };
+            behind -= 1;
+            if each || now >= entry.since + ACK_WITHIN {
+                entry.state = State::Told;
+                verdict.count(&mut acks.tally);
+                acks.frames.push(Ack::One(tag));
+            } else {
+                self.unsent_since = Some(self.unsent_since.map_or(entry.since, |oldest| oldest.min(entry.since)));
             }
         }
         self.unsent -= acks.tally;
-        if self.unsent.total() == 0 {
-            self.unsent_since = None;
-        }
         (!acks.frames.is_empty()).then_some(acks)
     }
 
@@ -281,6 +289,23 @@ mod tests {
         assert_eq!(ledger.due_at(), Some(now + ACK_WITHIN));
         assert_eq!(ledger.due(1_000, now + ACK_WITHIN, false).unwrap().frames, [Ack::UpTo(1)]);
         assert_eq!(ledger.due_at(), None);
+    }
+
+    #[test]
+    fn each_settlement_waits_its_own_ten_milliseconds_for_the_one_before_it() {
+        let now = Instant::now();
+        let later = |millis| now + Duration::from_millis(millis);
+        let mut ledger = delivered(1_000, now);
+        settle(&mut ledger, (1..=64).chain(66..=100), now);
+        assert_eq!(ledger.due(1_000, now, false).unwrap().frames, [Ack::UpTo(64)]);
+        settle(&mut ledger, [102], later(8));
+        settle(&mut ledger, [65], later(9));
+        assert_eq!(ledger.due_at(), Some(now + ACK_WITHIN));
+        assert_eq!(ledger.due(1_000, later(10), false).unwrap().frames, [Ack::UpTo(100)]);
+        assert_eq!(ledger.due_at(), Some(later(8) + ACK_WITHIN));
+        settle(&mut ledger, [104], later(17));
+        assert_eq!(ledger.due(1_000, later(18), false).unwrap().frames, [Ack::One(102)]);
+        assert_eq!(ledger.due_at(), Some(later(17) + ACK_WITHIN));
     }
 
     #[test]
@@ -433,6 +458,8 @@ mod tests {
                         }
                         let quarter = (usize::from(prefetch) / 4).max(1) as u64;
                         prop_assert!(ledger.unsent().total() < quarter);
+                        prop_assert!(ledger.due_at().is_none_or(|at| at > now));
+                        prop_assert_eq!(ledger.due_at().is_some(), ledger.unsent().total() > 0);
                     }
                 }
                 prop_assert_eq!(ledger.open(), next as usize - 1 - settled.len() - returned.len());

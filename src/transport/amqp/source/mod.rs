@@ -11,6 +11,7 @@ mod desk;
 mod driver;
 mod ending;
 mod frames;
+mod ghosts;
 mod ledger;
 mod offsets;
 mod prefetch;
