@@ -73,15 +73,20 @@ listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093
 controller.listener.names=CONTROLLER
 log.dirs=$1/formatted
 SETTINGS
-    local mechanism users=()
-    for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
-        users+=(--add-scram "$mechanism=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]")
-        users+=(--add-scram "$mechanism=[name=$KAFKA_NOBODY,password=$KAFKA_NOBODY_PASSWORD]")
-    done
-    java -cp "$1/libs/*" kafka.tools.StorageTool format -t "$(kafka_uuid)" -c "$1/format.properties" "${users[@]}" \
+    # shellcheck disable=SC2046 # options are words
+    java -cp "$1/libs/*" kafka.tools.StorageTool format -t "$(kafka_uuid)" -c "$1/format.properties" $(kafka_scram_users) \
         >"$1/format.log" 2>&1 9>&- || die "a folder of Kafka $version cannot be formatted: $(<"$1/format.log")"
     mv "$1/formatted/bootstrap.checkpoint" "$1/"
     rm -rf "$1/formatted" "$1/format.properties" "$1/format.log"
+}
+
+# As options of its format command.
+kafka_scram_users() {
+    local mechanism
+    for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
+        echo "--add-scram $mechanism=[name=$KAFKA_USER,password=$KAFKA_PASSWORD]"
+        echo "--add-scram $mechanism=[name=$KAFKA_NOBODY,password=$KAFKA_NOBODY_PASSWORD]"
+    done | tr '\n' ' '
 }
 
 # Kafka's: 16 bytes by an alphabet without - and _, of which the first would look like an option.
@@ -95,12 +100,42 @@ kafka_classpath() {
     (IFS=: && echo "${jars[*]}")
 }
 
+# Classes of a node as the JVM has them after it read them: half of the time and of the CPU of a start. It holds for one JVM.
+kafka_archive() {
+    echo "$(kafka_release)/classes-$(stat -Lc %Y "$(command -v java)").jsa"
+}
+
+# Made by a node that only starts and stops, in the folder and on the ports of the broker that is about to start.
+make_kafka_archive() {
+    local archive
+    archive=$(kafka_archive)
+    exec 7>"$(kafka_release).lock"
+    flock -w "$INSTALL_LOCK_LIMIT" 7 || die "another start makes the archive of Kafka $version and does not end"
+    if [[ ! -e $archive ]]; then
+        echo "broker: making Kafka $version start faster, once" >&2
+        (
+            count=1 nodes=(1) ports=("$port") tls=0 sasl=0 settings=()
+            kafka_settings 1 >"$folder/1.properties"
+            kafka_format 1
+            kafka_share=-XX:ArchiveClassesAtExit=$archive.new
+            launch 1
+            halt_node 1
+        )
+        mv "$archive.new" "$archive"
+    fi
+    exec 7>&-
+}
+
 # --------------------------------------------------------------------------------------------------------- the settings
 
 kafka_prepare() {
     local n cluster
     cluster=$(kafka_uuid)
     echo "$cluster" >"$folder/cluster"
+    if [[ $engine == debian && ! -e $(kafka_archive) ]]; then make_kafka_archive; fi
+    if ((tls)); then
+        cat "$folder/tls/server.key" "$folder/tls/server.pem" >"$folder/tls/server.both"
+    fi
     for n in "${nodes[@]}"; do
         kafka_settings "$n" >"$folder/$n.properties"
         kafka_format "$n"
@@ -178,6 +213,10 @@ group.consumer.session.timeout.ms=6000
 group.consumer.min.heartbeat.interval.ms=1000
 group.consumer.heartbeat.interval.ms=1000
 
+# A node that was killed may come back when its session has ended, 9 s otherwise.
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=1000
+
 # Small: the cleaner takes 128 MB otherwise, and deleted topics keep their files for a minute.
 log.cleaner.dedupe.buffer.size=4194304
 log.segment.delete.delay.ms=1000
@@ -215,17 +254,41 @@ SETTINGS
     fi
 }
 
+# Each node formats its folder at its first start, within its container.
 write_kafka_compose() {
-    :
+    local n listener users
+    users=$(kafka_scram_users)
+    {
+        echo "services:"
+        for n in "${nodes[@]}"; do
+            echo "  node$n:"
+            echo "    image: $KAFKA_IMAGE:$version"
+            echo "    hostname: node$n"
+            echo "    entrypoint: [bash, -c]"
+            echo "    command:"
+            echo "      - >-"
+            echo "        /opt/kafka/bin/kafka-storage.sh format --ignore-formatted -t $(<"$folder/cluster") -c /node.properties $users"
+            echo "        && exec /opt/kafka/bin/kafka-server-start.sh /node.properties"
+            echo "    environment:"
+            echo "      KAFKA_JVM_PERFORMANCE_OPTS: $KAFKA_JVM"
+            echo "    ports:"
+            for listener in $KAFKA_PLAINTEXT $KAFKA_SSL $KAFKA_SASL $KAFKA_SASL_SSL; do
+                echo "      - 127.0.0.1:$(kafka_port "$n" "$listener"):$(kafka_port "$n" "$listener")"
+            done
+            echo "    volumes:"
+            echo "      - $folder/$n.properties:/node.properties:ro"
+            if ((tls)); then echo "      - $folder/tls:/tls:ro"; fi
+        done
+    } >"$folder/compose.yml"
 }
 
 # ---------------------------------------------------------------------------------------------------------- the process
 
 kafka_java() {
-    local archive
-    archive=$(kafka_release)/classes.jsa
+    # The JVM would say on stdout when the archive is not for it.
     # shellcheck disable=SC2086 # options are words
-    LONGSHORE_BROKER=$folder exec setsid java $KAFKA_JVM -XX:SharedArchiveFile="$archive" \
+    LONGSHORE_BROKER=$folder exec setsid java $KAFKA_JVM "${kafka_share:--XX:SharedArchiveFile=$(kafka_archive)}" \
+        -Xlog:disable -Xlog:all=error:stderr \
         -Dorg.slf4j.simpleLogger.defaultLogLevel="$1" -Dorg.slf4j.simpleLogger.showDateTime=true \
         -Dorg.slf4j.simpleLogger.dateTimeFormat="HH:mm:ss,SSS" -cp "$(kafka_classpath)" "${@:2}"
 }
@@ -236,45 +299,82 @@ kafka_launch() {
     echo $! >"$folder/pid.$1"
 }
 
-# The nodes that a node would tell a client of, by their numbers: what DescribeCluster answers.
+# The nodes that a node tells its clients of, by their numbers: it answers DescribeCluster, which any release does.
 kafka_tells_of() {
-    local answer size at=34 left host
-    answer=$(
+    local bytes left at=44 length
+    # Length, api 60 version 0, correlation, no client's name; no tags, no operations, no tags. The answer is one packet.
+    mapfile -t bytes < <(
         {
             exec 3<>"/dev/tcp/127.0.0.1/$(kafka_port "$1" $KAFKA_PLAINTEXT)"
-            # Length, api 60 version 0, correlation, no client's name; no tags, no operations, no tags.
             printf '\0\0\0\015\0\074\0\0\0\0\0\0\377\377\0\0\0' >&3
-            timeout 2 head -c 44 <&3 | od -An -v -tu1
+            timeout 2 dd bs=4096 count=1 status=none <&3 | od -An -v -tu1 -w1
         } 2>/dev/null
-    ) || return 1
-    echo "$answer"
+    )
+    # Before the nodes: length, correlation, tags, throttle, error, no text, the cluster's id (22), controller, their number.
+    if ((${#bytes[@]} < at)); then return; fi
+    for ((left = bytes[at - 1] - 1; left > 0; left--)); do
+        # Number, host, port, no rack, no tags.
+        echo $((bytes[at + 3]))
+        length=$((bytes[at + 4]))
+        at=$((at + 4 + length + 4 + 2))
+    done
 }
 
+# When it knows of all who run, for so long another would send clients elsewhere.
 kafka_answers() {
-    local bytes
-    mapfile -t bytes < <(kafka_tells_of "$1" | tr -s ' \n' '\n\n' | sed '/^$/d')
-    ((${#bytes[@]} == 44 && bytes[43] == count + 1))
+    local told n
+    told=" $(kafka_tells_of "$1" | tr '\n' ' ')"
+    [[ $told == *" $1 "* ]] || return 1
+    for ((n = 1; n <= count; n++)); do
+        if [[ $told != *" $n "* ]] && lives "$n" && ! frozen "$n"; then return 1; fi
+    done
 }
 
 kafka_output() {
     tail -n 20 "$folder/output.$1" 2>/dev/null
 }
 
+# Apache's own commands, by their names without `kafka-`.
 kafka_ctl() {
-    local tool=${1:-}
+    local tool=${1:-} class
     shift || usage
+    if [[ $engine == docker ]]; then
+        compose exec --no-TTY node1 "/opt/kafka/bin/kafka-$tool.sh" --bootstrap-server "$(kafka_inside)" "$@"
+        return
+    fi
     case $tool in
-    topics) tool=org.apache.kafka.tools.TopicCommand ;;
-    groups) tool=org.apache.kafka.tools.consumer.group.ConsumerGroupCommand ;;
-    configs) tool=kafka.admin.ConfigCommand ;;
-    acls) tool=kafka.admin.AclCommand ;;
+    topics) class=org.apache.kafka.tools.TopicCommand ;;
+    consumer-groups) class=org.apache.kafka.tools.consumer.group.ConsumerGroupCommand ;;
+    configs) class=kafka.admin.ConfigCommand ;;
+    acls) case $version in 3.* | 4.0.*) class=kafka.admin.AclCommand ;; *) class=org.apache.kafka.tools.AclCommand ;; esac ;;
+    get-offsets) class=org.apache.kafka.tools.GetOffsetShell ;;
+    delete-records) class=org.apache.kafka.tools.DeleteRecordsCommand ;;
+    transactions) class=org.apache.kafka.tools.TransactionsCommand ;;
+    leader-election) class=org.apache.kafka.tools.LeaderElectionCommand ;;
+    features) class=org.apache.kafka.tools.FeatureCommand ;;
+    console-producer)
+        class=org.apache.kafka.tools.ConsoleProducer
+        if [[ $version == 3.* ]]; then class=kafka.tools.ConsoleProducer; fi
+        ;;
+    console-consumer) class=org.apache.kafka.tools.consumer.ConsoleConsumer ;;
+    *) die "no command '$tool' of Kafka: topics, consumer-groups, configs, acls, get-offsets, delete-records, transactions, leader-election, features, console-producer, console-consumer" ;;
     esac
-    (kafka_java error "$tool" --bootstrap-server "127.0.0.1:$(kafka_port 1 0)" "$@")
+    (kafka_java error "$class" --bootstrap-server "$(kafka_inside)" "$@")
+}
+
+# Where a node's neighbours, and commands, find all of them.
+kafka_inside() {
+    local n all=()
+    for ((n = 1; n <= count; n++)); do all+=("$(kafka_host "$n"):$(kafka_port "$n" $KAFKA_INTERNAL)"); done
+    (IFS=, && echo "${all[*]}")
 }
 
 kafka_reset() {
     for_each_node kill_node
-    for_each_node kafka_format
+    case $engine in
+    debian) for_each_node kafka_format ;;
+    docker) compose rm --force >/dev/null 2>&1 ;; # the data lie in the containers
+    esac
     launch "${nodes[@]}"
 }
 
@@ -285,11 +385,22 @@ kafka_bootstrap() {
 }
 
 kafka_env() {
-    local of
+    local nobody=$KAFKA_NOBODY:$KAFKA_NOBODY_PASSWORD guest=$KAFKA_USER:$KAFKA_PASSWORD
     echo "KAFKA_VERSION=$version"
     echo "KAFKA_BOOTSTRAP=$(kafka_bootstrap $KAFKA_PLAINTEXT)"
     echo "KAFKA_URL=kafka://$(kafka_bootstrap $KAFKA_PLAINTEXT)"
-    if ((tls)); then echo "KAFKAS_URL=kafkas://$(kafka_bootstrap $KAFKA_SSL)"; fi
-    if ((sasl)); then echo "KAFKA_SASL_BOOTSTRAP=$(kafka_bootstrap $KAFKA_SASL)"; fi
-    if ((sasl && tls)); then echo "KAFKAS_SASL_BOOTSTRAP=$(kafka_bootstrap $KAFKA_SASL_SSL)"; fi
+    if ((tls)); then
+        echo "KAFKAS_BOOTSTRAP=$(kafka_bootstrap $KAFKA_SSL)"
+        echo "KAFKAS_URL=kafkas://$(kafka_bootstrap $KAFKA_SSL)"
+    fi
+    if ((sasl)); then
+        # By PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512: guest may do everything, nobody only what `ctl NAME acls` lets him.
+        echo "KAFKA_SASL_BOOTSTRAP=$(kafka_bootstrap $KAFKA_SASL)"
+        echo "KAFKA_SASL_URL=kafka://$guest@$(kafka_bootstrap $KAFKA_SASL)"
+        echo "KAFKA_NOBODY_URL=kafka://$nobody@$(kafka_bootstrap $KAFKA_SASL)"
+    fi
+    if ((sasl && tls)); then
+        echo "KAFKAS_SASL_BOOTSTRAP=$(kafka_bootstrap $KAFKA_SASL_SSL)"
+        echo "KAFKAS_SASL_URL=kafkas://$guest@$(kafka_bootstrap $KAFKA_SASL_SSL)"
+    fi
 }
