@@ -1,9 +1,9 @@
 # What only Apache Kafka is: jars, settings, process, commands. Read by scripts/broker, whose drawing says who calls what.
 #
-# Measured with 4.1.0 on JDK 17 and 2 cores: the first start of a release takes some 25 s (15 s to fetch 54 MB, and 7 s to make
-# the archive of its classes), each later one 1.5 s for one node and 4 s for three; on a machine that compiles meanwhile
-# 3 to 8 s. A node takes 1 s of CPU and 160 MB to be there, 175 MB after 3 million records. A killed one is back after 6 s, of
-# which 4 s are its session. A command by `ctl` takes 0.8 s.
+# Measured with 4.1.0 on JDK 17 and 2 cores: the first start of a release takes some 25 s, 15 of them to fetch 54 MB and 10 to
+# make the archive of its classes. From then on a node answers 1.5 s after its start (2.3 s without the archive), three after
+# 4 s; on a machine that compiles meanwhile, one after 3 to 8 s. It takes 1 s of CPU and 160 MB to be there, and 175 MB after
+# 3 million records. A killed one is back after 6 to 8 s, of which 4 are its session. A command by `ctl` takes 0.8 s.
 # shellcheck shell=bash
 
 readonly KAFKA_VERSION=4.1.0
