@@ -97,6 +97,38 @@ async fn what_a_killed_broker_takes_back_comes_before_what_was_never_delivered()
     }
 }
 
+/// What is under way to a consumer when it is stopped may not overtake what it holds, and every ack has to count.
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_amid_traffic_repeat_nothing_and_keep_the_order() {
+    let Some(broker) = shared() else { return };
+    const STOPS: usize = 20;
+    const BATCHES: usize = 12;
+    const BATCH: usize = 7;
+    for kind in ["quorum", "classic"] {
+        let queue = broker.fresh("amid-traffic");
+        let place = format!("queue={queue}&type={kind}&prefetch=50");
+        let mut reader = Reader::at(&broker, &place).await;
+        reader.until("the connection", |reader| reader.connected == 1).await;
+        let (raw, into) = (Raw::connect(broker.url()).await, queue.clone());
+        let publishing = tokio::spawn(async move { raw.publish_numbers(&into, 0..STOPS * BATCHES * BATCH).await });
+        for stop in 0..STOPS {
+            for _ in 0..BATCHES {
+                let some = reader.take(BATCH).await;
+                reader.ack(&some);
+            }
+            reader.tell(Ask::StopIntake);
+            reader.flush().await;
+            let done = BATCHES * BATCH;
+            assert_eq!(bodies(&reader.got), numbers(stop * done..(stop + 1) * done), "{kind}, stop {stop}");
+            assert_eq!((reader.proven, reader.stale, reader.unknown), (done as u64, 0, 0), "{kind}, stop {stop}");
+            assert_eq!(reader.close(Duration::from_secs(10)).await.1, 0, "{kind}, stop {stop}");
+            reader = Reader::at(&broker, &place).await;
+        }
+        publishing.await.unwrap();
+        assert_eq!(reader.close(Duration::from_secs(10)).await.0, 0);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_does_not_answer_holds_up_neither_a_flush_nor_a_stop() {
     let Some(broker) = own(&[]) else { return };

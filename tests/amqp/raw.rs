@@ -52,7 +52,11 @@ impl Raw {
 
     /// Messages `0`, `1`, … that the broker has confirmed.
     pub async fn publish(&self, queue: &str, many: usize) {
-        for number in 0..many {
+        self.publish_numbers(queue, 0..many).await;
+    }
+
+    pub async fn publish_numbers(&self, queue: &str, numbers: std::ops::Range<usize>) {
+        for number in numbers {
             let durable = BasicProperties::default().with_delivery_mode(2);
             let payload = number.to_string();
             let options = BasicPublishOptions::default();

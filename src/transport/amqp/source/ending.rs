@@ -17,6 +17,9 @@ use super::super::topology::Queue;
 pub(super) enum Ending {
     /// `basic.cancel`, whose answer proves every ack before it, then close.
     CancelAndClose,
+    /// A [witness](super::witness), whose answer proves them too, then close: after a cancel what is under way would
+    /// come back ahead of what we hold.
+    WitnessAndClose,
     /// A question, a moment, then the socket is dropped: a cancel would let the next single active consumer start
     /// while what we hold is still ours.
     WaitAndCut,
@@ -36,6 +39,7 @@ impl Ending {
         let single_active = queue.single_active.unwrap_or(single_active);
         match queue.queue_type {
             Some(QueueType::Quorum) | None if single_active => Self::WaitAndCut,
+            Some(QueueType::Quorum) | None => Self::WitnessAndClose,
             _ => Self::CancelAndClose,
         }
     }
@@ -62,15 +66,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_quorum_queue_with_others_in_line_is_left_without_a_cancel() {
+    fn only_what_is_no_quorum_queue_is_left_by_a_cancel() {
         for (queue_type, single_active, ending) in [
             (Some(QueueType::Classic), true, Ending::CancelAndClose),
             (Some(QueueType::Classic), false, Ending::CancelAndClose),
             (Some(QueueType::Quorum), true, Ending::WaitAndCut),
-            (Some(QueueType::Quorum), false, Ending::CancelAndClose),
+            (Some(QueueType::Quorum), false, Ending::WitnessAndClose),
             (Some(QueueType::Stream), false, Ending::CancelAndClose),
             (None, true, Ending::WaitAndCut),
-            (None, false, Ending::CancelAndClose),
+            (None, false, Ending::WitnessAndClose),
         ] {
             assert_eq!(Ending::of(&queue(queue_type, None, None), single_active), ending, "{queue_type:?}");
             // What the broker says of its queue holds against what the URL says.

@@ -15,6 +15,8 @@ pub(super) const ACK_WITHIN: Duration = Duration::from_millis(10);
 const WORTH_A_FRAME: usize = 64;
 /// This part of the prefetch may be settled and not acked.
 const PART_OF_PREFETCH: usize = 4;
+/// Other consumers of a channel are witnesses, each of which is sent one message at most.
+const MOST_SKIPPED: u64 = super::witness::MOST as u64;
 
 /// One delivery.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,8 @@ enum State {
     Settled(Verdict),
     /// The broker was told.
     Told,
+    /// It went to another consumer of the channel, and is never settled here.
+    Elsewhere,
 }
 
 /// A frame to be sent.
@@ -82,10 +86,14 @@ impl Ledger {
         }
     }
 
-    /// The next delivery. `false` when its tag is not the next one, which no broker does.
+    /// The next delivery. Tags that it skips went to another consumer of the channel. `false` when it comes before the
+    /// last, or skips more than there can be, which no broker does.
     pub(super) fn delivered(&mut self, tag: u64, now: Instant) -> bool {
-        if tag != self.next_tag() {
+        if !(self.next_tag()..=self.next_tag() + MOST_SKIPPED).contains(&tag) {
             return false;
+        }
+        while self.next_tag() < tag {
+            self.entries.push_back(Entry { since: now, state: State::Elsewhere });
         }
         self.entries.push_back(Entry { since: now, state: State::Open });
         self.open += 1;
@@ -137,7 +145,7 @@ impl Ledger {
     /// Deliveries from this tag on that the broker was not told of.
     pub(super) fn unacked(&self, from: u64) -> usize {
         let skip = usize::try_from(from.saturating_sub(self.base)).unwrap_or(usize::MAX);
-        self.entries.iter().skip(skip).filter(|entry| entry.state != State::Told).count()
+        self.entries.iter().skip(skip).filter(|entry| !matches!(entry.state, State::Told | State::Elsewhere)).count()
     }
 
     /// Settlements that the broker was not told of.
@@ -359,6 +367,19 @@ mod tests {
         settle(&mut ledger, [1, 3, 4], now);
         assert_eq!(ledger.due(100, now, true).unwrap().frames, [Ack::UpTo(1), Ack::One(3), Ack::One(4)]);
         assert_eq!(ledger.take_returned(), [2]);
+    }
+
+    #[test]
+    fn no_ack_takes_along_what_went_to_another_consumer_of_the_channel() {
+        let now = Instant::now();
+        let mut ledger = delivered(3, now);
+        assert!(ledger.delivered(5, now));
+        assert!(!ledger.delivered(5, now) && !ledger.delivered(5 + 2 + MOST_SKIPPED, now));
+        assert!(!ledger.settle(4, Verdict::Acked, now) && !ledger.give_back(4));
+        assert_eq!((ledger.open(), ledger.unacked(1)), (4, 4));
+        settle(&mut ledger, [1, 2, 3, 5], now);
+        assert_eq!(ledger.due(100, now, true).unwrap().frames, [Ack::UpTo(3), Ack::One(5)]);
+        assert_eq!((ledger.due(100, now, true), ledger.open()), (None, 0));
     }
 
     #[test]

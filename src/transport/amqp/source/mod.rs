@@ -17,6 +17,7 @@ mod offsets;
 mod prefetch;
 mod proofs;
 mod session;
+mod witness;
 
 use super::place::Place;
 use super::properties::inbound::Reading;

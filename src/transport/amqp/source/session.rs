@@ -16,6 +16,7 @@ use super::ledger::Ledger;
 use super::offsets::Offsets;
 use super::prefetch::Wish;
 use super::proofs::{Answer, Proofs};
+use super::witness;
 use crate::failure::Tally;
 use crate::message::At;
 use crate::transport::{Ask, Backlog, Event, Ownership, Settlement};
@@ -140,6 +141,9 @@ pub(super) struct Session<'a> {
     largest: u64,
     flight: Flight,
     question: Option<Asked<()>>,
+    /// Asked for behind the last ack: until it answers none follows.
+    witness: Option<Asked<Consumer>>,
+    witnesses: Vec<Consumer>,
     count: Option<Asked<u64>>,
     counts_owed: u32,
     flushes: Vec<Instant>,
@@ -207,6 +211,8 @@ impl<'a> Session<'a> {
             largest: 0,
             flight: Flight { asked: None, tally: Tally::default(), gives_back: false },
             question: None,
+            witness: None,
+            witnesses: Vec::new(),
             count: None,
             counts_owed: 0,
             flushes: Vec::new(),
@@ -274,6 +280,15 @@ impl<'a> Session<'a> {
             Poll::Ready(Ok(())) => {
                 any = true;
                 self.proofs.answered(Instant::now());
+            }
+            Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
+            Poll::Pending => {}
+        }
+        match poll_answer(&mut self.witness, cx) {
+            Poll::Ready(Ok(witness)) => {
+                any = true;
+                self.witnesses.push(witness);
+                self.proven_by_the_queue();
             }
             Poll::Ready(Err(end)) => return Poll::Ready(Err(end)),
             Poll::Pending => {}
@@ -353,12 +368,16 @@ impl<'a> Session<'a> {
             self.nap_until = Some(Instant::now() + NAP);
         }
         if cancelled {
-            // No ack was sent since the cancel: it has proven them all.
-            let proven = self.proofs.take_all();
-            self.say_settled(proven, Tally::default());
+            self.proven_by_the_queue();
             self.flow = Flow::None;
         }
         if any || !self.arrived.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// The queue has answered, and no ack was sent since it was asked: it has them all.
+    fn proven_by_the_queue(&mut self) {
+        let proven = self.proofs.take_all();
+        self.say_settled(proven, Tally::default());
     }
 
     /// Takes in what the broker has delivered.
@@ -369,7 +388,7 @@ impl<'a> Session<'a> {
         self.calm.came(now);
         for delivery in &self.arrived {
             let next = self.ledger.delivered(delivery.delivery_tag, now);
-            debug_assert!(next, "delivery tags of a channel are consecutive");
+            debug_assert!(next, "delivery tags of a channel rise one by one");
             self.largest = self.largest.max(delivery.data.len() as u64);
             if let Some(offsets) = &mut self.offsets {
                 offsets.delivered(delivery.delivery_tag, &delivery.properties);
@@ -453,6 +472,7 @@ impl<'a> Session<'a> {
                     }
                     self.send_acks(now);
                 }
+                _ if self.calls_witness(seen) => self.call_witness(),
                 _ => self.send_acks(now),
             }
         }
@@ -466,7 +486,11 @@ impl<'a> Session<'a> {
         // Not while a consumer is opened: its prefetch is set by the same method.
         let asks = matches!(self.flow, Flow::None | Flow::Open(_)) && self.question.is_none();
         let urgent = !self.flushes.is_empty() || self.recalling;
-        if asks && !self.cancels(seen) && self.proofs.ask_at(now, urgent).is_some_and(|at| at <= now) {
+        if asks
+            && self.witness.is_none()
+            && !self.cancels(seen)
+            && self.proofs.ask_at(now, urgent).is_some_and(|at| at <= now)
+        {
             self.ask(now);
         }
         None
@@ -484,7 +508,7 @@ impl<'a> Session<'a> {
 
     /// Sends the acks that are due, or all of them, unless some are under way.
     fn send_due(&mut self, now: Instant, all: bool) {
-        if self.flight.asked.is_some() {
+        if self.flight.asked.is_some() || self.witness.is_some() {
             return;
         }
         if let Some(due) = self.ledger.due(self.prefetch, now, all) {
@@ -502,20 +526,36 @@ impl<'a> Session<'a> {
         changes && matches!(self.flow, Flow::Open(_))
     }
 
-    /// Whether the last acks are to be proven by the end of the consumer, which is not needed any more.
-    fn proves_by_cancel(&self, seen: Seen) -> bool {
+    /// Whether the last acks are to be proven by the queue, in that way.
+    fn proves_by(&self, ending: Ending, seen: Seen) -> bool {
         let unproven = !self.proofs.is_empty() || self.flight.asked.is_some() || self.ledger.unsent().total() > 0;
         let consuming = matches!(self.flow, Flow::Open(_));
-        consuming
-            && unproven
-            && seen.intake_stopped
-            && !self.flushes.is_empty()
-            && self.ending == Ending::CancelAndClose
+        consuming && unproven && seen.intake_stopped && !self.flushes.is_empty() && self.ending == ending
+    }
+
+    /// Whether a witness is to be called now: behind every ack, and with nothing under way that could be acked later.
+    fn calls_witness(&self, seen: Seen) -> bool {
+        self.proves_by(Ending::WitnessAndClose, seen)
+            && self.witness.is_none()
+            && self.witnesses.len() < witness::MOST
+            && self.ledger.unsent().total() == 0
+            && !self.ledger.open_up_to(0, seen.handed_to)
+    }
+
+    fn call_witness(&mut self) {
+        let (channel, queue) = (self.channel.clone(), self.setup.place.queue.clone());
+        let tag = format!("{}~{}", self.consumer_tag(), self.witnesses.len());
+        self.witness = Some(Asked::now("basic.consume", witness::witness(channel, queue, tag)));
+    }
+
+    /// Of the present consumer, or the last.
+    fn consumer_tag(&self) -> String {
+        format!("{}-{}-{}", self.setup.tag, self.epoch, self.consumers)
     }
 
     /// Whether the consumer is to be cancelled, as soon as that is harmless; until then no ack is sent.
     fn cancels(&self, seen: Seen) -> bool {
-        self.changes(seen) || (self.proves_by_cancel(seen) && self.ledger.unsent().total() == 0)
+        self.changes(seen) || (self.proves_by(Ending::CancelAndClose, seen) && self.ledger.unsent().total() == 0)
     }
 
     fn calm_at(&self, now: Instant) -> Instant {
@@ -543,7 +583,7 @@ impl<'a> Session<'a> {
         self.sent_from = self.ledger.next_tag();
         let (channel, prefetch) = (self.channel.clone(), self.prefetch);
         let queue = self.setup.place.queue.clone();
-        let tag = format!("{}-{}-{}", self.setup.tag, self.epoch, self.consumers);
+        let tag = self.consumer_tag();
         let start = self.offsets.as_ref().map(Offsets::resume);
         let arguments = arguments(&self.setup.place, start.as_ref());
         self.flow = Flow::Opening(Asked::now("basic.consume", async move {
@@ -668,14 +708,19 @@ impl<'a> Session<'a> {
         let cancelling = matches!(self.flow, Flow::Cancelling { .. });
         let urgent = !self.flushes.is_empty();
         let cancels = self.cancels(seen);
-        let asks = self.question.is_none() && flow.is_none() && !self.changes(seen) && !self.proves_by_cancel(seen);
+        let asks = self.question.is_none()
+            && flow.is_none()
+            && self.witness.is_none()
+            && !self.changes(seen)
+            && !self.proves_by(Ending::CancelAndClose, seen);
         [
             flying.map(Asked::limit),
             cancels.then(|| self.calm_at(now)).filter(|_| flying.is_none()),
             flow,
             self.question.as_ref().map(Asked::limit),
+            self.witness.as_ref().map(Asked::limit),
             self.count.as_ref().map(Asked::limit),
-            self.ledger.due_at().filter(|_| flying.is_none() && !cancelling && !cancels),
+            self.ledger.due_at().filter(|_| flying.is_none() && self.witness.is_none() && !cancelling && !cancels),
             self.proofs.ask_at(now, urgent).filter(|_| asks),
             self.proofs.proven_at(),
             self.proofs.doubtful_at().filter(|at| *at > now),
@@ -746,7 +791,10 @@ impl<'a> Session<'a> {
 
     async fn settle_all(&mut self, by: Instant) -> Result<(), End> {
         // Whatever is under way comes first; its answers mean what they meant.
-        while self.flight.asked.is_some() || matches!(self.flow, Flow::Opening(_) | Flow::Cancelling { .. }) {
+        while self.flight.asked.is_some()
+            || self.witness.is_some()
+            || matches!(self.flow, Flow::Opening(_) | Flow::Cancelling { .. })
+        {
             self.step().await?;
         }
         self.send_due(Instant::now(), true);
@@ -765,7 +813,10 @@ impl<'a> Session<'a> {
                 self.step().await?;
             }
         }
-        while matches!(self.flow, Flow::Cancelling { .. }) {
+        if self.ending == Ending::WitnessAndClose && matches!(self.flow, Flow::Open(_)) && !self.proofs.is_empty() {
+            self.call_witness();
+        }
+        while self.witness.is_some() || matches!(self.flow, Flow::Cancelling { .. }) {
             self.step().await?;
         }
         while !self.proofs.is_empty() {
@@ -813,6 +864,6 @@ async fn waiting(channel: Channel, queue: String) -> Result<u64, lapin::Error> {
     Ok(u64::from(queue.message_count()))
 }
 
-async fn qos(channel: Channel, prefetch: u16) -> Result<(), lapin::Error> {
+pub(super) async fn qos(channel: Channel, prefetch: u16) -> Result<(), lapin::Error> {
     channel.basic_qos(prefetch, BasicQosOptions::default()).await
 }
