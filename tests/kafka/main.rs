@@ -6,6 +6,7 @@ mod broker;
 mod kafka;
 mod login;
 mod outages;
+mod producers;
 mod publishing;
 mod records;
 #[path = "../support/writer.rs"]

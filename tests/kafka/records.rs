@@ -53,7 +53,7 @@ pub async fn all(kafka: &Kafka, topic: &str) -> Vec<Record> {
     kafka.aside(move |kafka| read(kafka.bootstrap(), &topic)).await
 }
 
-fn read(bootstrap: &str, topic: &str) -> Vec<Record> {
+pub fn read(bootstrap: &str, topic: &str) -> Vec<Record> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap).set("group.id", "reader").set("enable.auto.commit", "false");
     config.set("receive.message.max.bytes", "200000000").set("fetch.queue.backoff.ms", "10");

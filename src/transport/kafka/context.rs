@@ -22,7 +22,8 @@ pub(super) enum Heard {
     Lost(Error),
     /// A login, a certificate or a permission was refused; it tries again by itself, which seldom helps.
     Refused(Error),
-    /// This client can never go on.
+    /// This client can never go on. Not every end is heard, as the event of it may have the code of whatever it came from:
+    /// `Client::fatal_error` knows.
     Fatal(Error),
     /// Anything else that an operator should see.
     Odd(Error),
@@ -64,6 +65,11 @@ impl Ear {
             None => format!("{}: {what}", self.cluster),
         };
         Error::new(ErrorKind::Unreachable, text)
+    }
+
+    /// An error of the cluster.
+    pub(super) fn error_of(&self, kind: ErrorKind, why: &str) -> Error {
+        Error::new(kind, format!("{}: {why}", self.cluster))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -110,16 +116,14 @@ impl ClientContext for Ear {
         let reason = told(reason);
         match code {
             Code::AllBrokersDown => self.hear(Heard::Lost(self.unreachable("no broker can be reached"))),
-            Code::Fatal => {
-                self.hear(Heard::Fatal(Error::new(ErrorKind::GaveUp, format!("{}: {reason}", self.cluster))));
-            }
             code => match refusal::kind(code) {
                 ErrorKind::Credentials => {
-                    let text = format!("{}: {}: {reason}", self.cluster, refusal::words(code));
-                    self.hear(Heard::Refused(Error::new(ErrorKind::Credentials, text)));
+                    let why = format!("{}: {reason}", refusal::words(code));
+                    self.hear(Heard::Refused(self.error_of(ErrorKind::Credentials, &why)));
                 }
+                ErrorKind::GaveUp => self.hear(Heard::Fatal(self.error_of(ErrorKind::GaveUp, reason))),
                 ErrorKind::Unreachable => self.memory().reason = Some(reason.to_owned()),
-                kind => self.hear(Heard::Odd(Error::new(kind, format!("{}: {reason}", self.cluster)))),
+                kind => self.hear(Heard::Odd(self.error_of(kind, reason))),
             },
         }
     }
