@@ -11,9 +11,14 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What is kept until somebody asks; older is forgotten. All that matters of an outage fits, again and again.
 const KEPT: usize = 64;
+
+/// For so long what the way to a broker failed by is named as the reason of what does not work; librdkafka repeats what
+/// goes on.
+const REASON_HOLDS: Duration = Duration::from_secs(60);
 
 /// Something that librdkafka said unasked.
 #[derive(Debug)]
@@ -44,7 +49,7 @@ pub(super) struct Ear {
 struct Memory {
     news: VecDeque<Heard>,
     /// What the way to one broker failed by last: said as the reason when all are gone.
-    reason: Option<String>,
+    reason: Option<(Instant, String)>,
 }
 
 impl Ear {
@@ -60,8 +65,8 @@ impl Ear {
     /// That the cluster cannot be reached, and what is known of the reason.
     pub(super) fn unreachable(&self, what: &str) -> Error {
         let reason = self.memory().reason.clone();
-        let text = match reason {
-            Some(reason) => format!("{}: {what}: {reason}", self.cluster),
+        let text = match reason.filter(|(heard, _)| heard.elapsed() < REASON_HOLDS) {
+            Some((_, reason)) => format!("{}: {what}: {reason}", self.cluster),
             None => format!("{}: {what}", self.cluster),
         };
         Error::new(ErrorKind::Unreachable, text)
@@ -122,7 +127,7 @@ impl ClientContext for Ear {
                     self.hear(Heard::Refused(self.error_of(ErrorKind::Credentials, &why)));
                 }
                 ErrorKind::GaveUp => self.hear(Heard::Fatal(self.error_of(ErrorKind::GaveUp, reason))),
-                ErrorKind::Unreachable => self.memory().reason = Some(reason.to_owned()),
+                ErrorKind::Unreachable => self.memory().reason = Some((Instant::now(), reason.to_owned())),
                 kind => self.hear(Heard::Odd(self.error_of(kind, reason))),
             },
         }

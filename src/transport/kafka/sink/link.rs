@@ -136,7 +136,6 @@ impl Question {
                 patience = PATIENCE.1;
             }
         };
-        // Without a thread nobody answers, which is no answer.
         let _ = std::thread::Builder::new().name(format!("kafka-ask-{worker}")).spawn(asking);
         Self(told)
     }
@@ -144,8 +143,9 @@ impl Question {
     fn answer(&self) -> Answer {
         match self.0.try_recv() {
             Ok(true) => Answer::Yes,
-            Ok(false) => Answer::NotYet,
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Answer::Open,
+            // Nobody is left who asks, as there was no thread for it.
+            Ok(false) | Err(TryRecvError::Disconnected) => Answer::NotYet,
+            Err(TryRecvError::Empty) => Answer::Open,
         }
     }
 }

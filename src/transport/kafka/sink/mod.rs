@@ -34,7 +34,7 @@ enum Told {
     Confirmed { batch: u64, range: Range<u32>, failed: Vec<(u32, Failure)>, bytes: u64 },
     /// To be said as it is.
     Event(SinkEvent),
-    /// The producer is gone.
+    /// The producer is about to go, and stores nothing any more.
     Released,
 }
 

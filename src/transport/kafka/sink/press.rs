@@ -69,6 +69,8 @@ pub(super) struct Press {
     /// Producers that came to their end since something was stored.
     ended: u32,
     backoff: Backoff,
+    /// How often is said what has no answer of its own.
+    oddities: Backoff,
 }
 
 /// Why the thread ends.
@@ -97,9 +99,22 @@ impl Press {
             return Err(refused);
         }
         let (link, worker) = (Link::new(topic.clone(), spec.worker.clone()), spec.worker.clone());
-        let (ended, backoff) = (0, Backoff::default());
-        let (heard, spoke) = (now, None);
-        Ok(Self { place, worker, topic, largest, sends, told, producer, window, link, heard, spoke, ended, backoff })
+        Ok(Self {
+            place,
+            worker,
+            topic,
+            largest,
+            sends,
+            told,
+            producer,
+            window,
+            link,
+            heard: now,
+            spoke: None,
+            ended: 0,
+            backoff: Backoff::default(),
+            oddities: Backoff::default(),
+        })
     }
 
     /// Runs until nobody sends any more. What is not stored then is given up.
@@ -111,10 +126,11 @@ impl Press {
         }
         self.tell(true);
         let Self { producer, told, .. } = self;
-        // What lies in it is not stored behind our back.
+        // What lies in it is not stored behind our back from here on.
         producer.purge(PurgeConfig::default().queue().inflight());
-        drop(producer);
         let _ = told.send(Told::Released);
+        // Its threads end within a tenth of a second, which nobody has to wait for.
+        drop(producer);
     }
 
     fn serve(&mut self) -> End {
@@ -237,7 +253,8 @@ impl Press {
         for heard in self.producer.context().ear.take() {
             match heard {
                 Heard::Lost(error) | Heard::Refused(error) => self.link.doubt(error, &self.producer),
-                Heard::Odd(error) => self.say(SinkEvent::Trouble(error)),
+                Heard::Odd(error) if self.oddities.speaks(Instant::now()) => self.say(SinkEvent::Trouble(error)),
+                Heard::Odd(_) => {}
                 // It is asked for below: the event of it has the code of whatever it came from.
                 Heard::Fatal(_) => {}
             }
