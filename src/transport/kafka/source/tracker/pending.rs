@@ -59,6 +59,11 @@ impl Pending {
         self.fresh.is_some()
     }
 
+    /// Whether a commit was written and has not proven everything.
+    pub(crate) fn waits(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
     /// All of them.
     pub(crate) fn total(&self) -> Tally {
         let mut all = Tally::default();
