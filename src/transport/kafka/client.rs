@@ -41,11 +41,15 @@ const CLASSIC: [(&str, &str); 2] = [
 ];
 
 /// Defaults of a producer.
-const PRODUCER: [(&str, &str); 2] = [
+const PRODUCER: [(&str, &str); 1] = [
     // What the broker waits for its replicas; less than a request may take.
     ("request.timeout.ms", "10000"),
-    ("statistics.interval.ms", "0"),
 ];
+
+/// Bytes of a batch without its records, with room for what a later version of the protocol adds.
+const BATCH_OVERHEAD: u32 = 512;
+/// The largest batch where the topic takes more: librdkafka's default.
+const BATCH_SIZE: u32 = 1_000_000;
 
 /// What the promises of a producer stand on.
 const PRODUCER_ALWAYS: [(&str, &str); 5] = [
@@ -77,9 +81,14 @@ pub(super) fn admin(place: &Place, worker: &str) -> ClientConfig {
     config
 }
 
-/// For a producer, which is idempotent and waits for all replicas.
-pub(super) fn producer(place: &Place, worker: &str) -> ClientConfig {
+/// For a producer, which is idempotent and waits for all replicas. `largest` is the largest batch that its topic takes, in
+/// bytes: a broker refuses a larger one as a whole, so that a record that is too large has to lie in a batch of its own.
+pub(super) fn producer(place: &Place, worker: &str, largest: u32) -> ClientConfig {
     let mut config = base(place, worker, &PRODUCER);
+    if config.get("batch.size").is_none() {
+        let size = largest.saturating_sub(BATCH_OVERHEAD).clamp(1, BATCH_SIZE);
+        config.set("batch.size", size.to_string());
+    }
     if config.get("message.max.bytes").is_none() {
         config.set("message.max.bytes", MESSAGE_MAX_BYTES.to_string());
     }
@@ -240,7 +249,7 @@ mod tests {
             "kafkas://localhost:1?topic=t&message.max.bytes=1000000",
         ] {
             let place = place(url);
-            create::<_, BaseProducer<Ear>>(&producer(&place, "ship"), ear(&place), &place).expect(url);
+            create::<_, BaseProducer<Ear>>(&producer(&place, "ship", 1_000), ear(&place), &place).expect(url);
             create::<_, BaseProducer<Ear>>(&admin(&place, "ship"), ear(&place), &place).expect(url);
             create::<_, BaseConsumer<Ear>>(&member(&place, "ship", "g", 1_024), ear(&place), &place).expect(url);
             create::<_, BaseConsumer<Ear>>(&reader(&place, "ship", "g", 1_024), ear(&place), &place).expect(url);
@@ -253,7 +262,7 @@ mod tests {
         let member = member(&place, "ship", "g", 1);
         assert_eq!((member.get("session.timeout.ms"), member.get("socket.timeout.ms")), (Some("6000"), Some("5000")));
         assert_eq!(member.get("enable.auto.commit"), Some("false"));
-        let producer = producer(&place, "ship");
+        let producer = producer(&place, "ship", 1_000);
         assert_eq!((producer.get("linger.ms"), producer.get("acks")), (Some("0"), Some("all")));
         assert_eq!(reader(&place, "ship", "g", 1).get("session.timeout.ms"), None);
     }
@@ -270,7 +279,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_named_with_its_option() {
         let place = place("kafkas://h?topic=t&ca=/nowhere/ca.pem");
-        let made = create::<_, BaseProducer<Ear>>(&producer(&place, "ship"), ear(&place), &place);
+        let made = create::<_, BaseProducer<Ear>>(&producer(&place, "ship", 1_000), ear(&place), &place);
         let error = made.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Credentials);
         assert!(error.to_string().contains("option 'ca=/nowhere/ca.pem'"), "{error}");

@@ -52,7 +52,7 @@ pub(super) fn words(code: Code) -> String {
     // `TopicAuthorizationFailed (Broker: Topic authorization failed)`.
     let text = code.to_string();
     let text = text.split_once(" (").and_then(|(_, text)| text.strip_suffix(')')).unwrap_or(&text);
-    let text = text.strip_prefix("Local: ").or_else(|| text.strip_prefix("Broker: ")).unwrap_or(&text);
+    let text = text.strip_prefix("Local: ").or_else(|| text.strip_prefix("Broker: ")).unwrap_or(text);
     let mut letters = text.chars();
     match letters.next() {
         // An abbreviation, such as SSL, stays.

@@ -7,7 +7,7 @@ use super::refusal::{explain, refused};
 use crate::error::{Error, ErrorKind};
 use crate::transport::backoff::Backoff;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, Producer};
 use std::sync::{Arc, Weak};
@@ -242,7 +242,7 @@ impl Asker {
         }
         let (began, mut wait) = (Instant::now(), SLICES.0);
         for name in names {
-            while !self.topic(name)?.partitions.is_some_and(|count| count > 0) {
+            while self.topic(name)?.partitions.unwrap_or(0) == 0 {
                 if began.elapsed() > SPREADS_WITHIN {
                     return Err(refused(format_args!("topic '{name}' was created"), Code::UnknownTopicOrPartition));
                 }
@@ -262,8 +262,8 @@ impl Asker {
             told.map_err(|error| explain(format_args!("topic '{name}'"), &error))
         });
         let largest = told.map(|mut all| {
-            let entries = all.pop()?.map_err(|code| KafkaError::AdminOp(code)).ok()?;
-            entries.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+            let settings = all.pop()?.ok()?;
+            settings.get("max.message.bytes")?.value.as_ref()?.parse().ok()
         });
         match largest {
             Ok(Some(largest)) => largest,

@@ -31,7 +31,9 @@ impl Seats {
     /// The topics that are known from the start come first.
     pub(super) fn new<'a>(topics: impl IntoIterator<Item = &'a str>) -> Self {
         let mut this = Self::default();
-        topics.into_iter().for_each(|topic| drop(this.topic(topic)));
+        for topic in topics {
+            this.topic(topic);
+        }
         this
     }
 

@@ -46,8 +46,7 @@ pub(in super::super) struct Flushing {
 
 impl Driver {
     /// When the next commit is to be made; it may turn out that there is nothing to say.
-    pub(super) fn commit_is_due(&self) -> Option<Instant> {
-        let now = Instant::now();
+    pub(super) fn commit_is_due(&self, now: Instant) -> Option<Instant> {
         let unannounced = self.parts.values().any(|part| part.work.as_ref().is_some_and(|work| !work.is_announced()));
         let leaves = self.leaving.as_ref().is_some_and(super::group::Leaving::commits) || self.closing.is_some();
         let urgent = !self.marks.is_empty() || !self.flushes.is_empty() || unannounced || leaves;

@@ -238,7 +238,7 @@ impl Driver {
         let leaving = self.leaving.as_ref().map(group::Leaving::until);
         let closing = self.closing.as_ref().map(leaving::Closing::until);
         let flushes = self.flushes.iter().map(|flush| flush.by);
-        let commit = self.commit_is_due().filter(|_| self.busy.is_none());
+        let commit = self.commit_is_due(now).filter(|_| self.busy.is_none());
         let moments = [leaving, closing, commit, self.look_at].into_iter().flatten().chain(flushes);
         moments.fold(now + TICK, Instant::min)
     }
@@ -366,7 +366,7 @@ impl Driver {
         if self.busy.is_some() {
             return;
         }
-        if self.commit_is_due().is_some_and(|at| at <= now) && self.commit(now) {
+        if self.commit_is_due(now).is_some_and(|at| at <= now) && self.commit(now) {
             return;
         }
         let looked_for: Vec<_> =
