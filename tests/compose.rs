@@ -3,7 +3,7 @@
 
 use longshore::transport::Url;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use yaml_rust2::{Yaml, YamlLoader};
@@ -43,7 +43,7 @@ fn strings(yaml: &Yaml) -> Vec<&str> {
 
 fn services(compose: &Yaml) -> Vec<(&str, &Yaml)> {
     let services = entries(&compose["services"]);
-    assert_eq!(services.len(), 4);
+    assert_eq!(services.len(), 5);
     services
 }
 
@@ -60,6 +60,7 @@ fn the_broker_comes_alone_and_the_rest_by_its_profile() {
         profiles,
         [
             ("rabbitmq", vec![]),
+            ("kafka", vec!["kafka"]),
             ("worker", vec!["worker"]),
             ("prometheus", vec!["metrics"]),
             ("grafana", vec!["metrics"])
@@ -82,6 +83,41 @@ fn no_service_is_reached_from_another_machine() {
             assert!(port.starts_with("127.0.0.1:"), "{name} publishes {port}");
         }
     }
+}
+
+#[test]
+fn a_client_of_kafka_on_this_machine_is_sent_where_the_port_is_published_and_a_service_to_its_name() {
+    let compose = yaml("docker-compose.yml");
+    let kafka = &compose["services"]["kafka"];
+    let setting = |name: &str| kafka["environment"][name].as_str().unwrap_or_else(|| panic!("{name}"));
+    /// `NAME://host:port` each: name, host, port.
+    fn places(listeners: &str) -> BTreeMap<&str, (&str, &str)> {
+        let each = listeners.split(',').map(|listener| listener.split_once("://").unwrap());
+        each.map(|(name, place)| (name, place.rsplit_once(':').unwrap())).collect()
+    }
+    let (listeners, advertised) = (places(setting("KAFKA_LISTENERS")), places(setting("KAFKA_ADVERTISED_LISTENERS")));
+    for (name, (_, port)) in &advertised {
+        assert_eq!(listeners[name].1, *port, "{name}");
+    }
+    let (host, port) = advertised["OUTSIDE"];
+    assert_eq!(strings(&kafka["ports"]), [format!("{host}:{port}:{port}")]);
+    assert_eq!(Some(advertised["INSIDE"].0), kafka["hostname"].as_str());
+    let controller = format!("1@kafka:{}", listeners["CONTROLLER"].1);
+    assert_eq!(setting("KAFKA_CONTROLLER_QUORUM_VOTERS"), controller);
+    let protocols = setting("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP");
+    for name in listeners.keys() {
+        assert!(protocols.split(',').any(|each| each == format!("{name}:PLAINTEXT")), "{name}");
+    }
+    // One node, and nothing waits for a second.
+    for (name, value) in entries(&kafka["environment"]) {
+        if name.ends_with("_REPLICATION_FACTOR") || name.ends_with("_MIN_ISR") {
+            assert_eq!(value.as_str(), Some("1"), "{name}");
+        }
+    }
+    let image = kafka["image"].as_str().unwrap();
+    let script = text("scripts/broker.d/kafka.sh");
+    let version = script.lines().find_map(|line| line.strip_prefix("readonly KAFKA_VERSION=")).unwrap();
+    assert_eq!(image, format!("apache/kafka:{version}"), "what is tested is what users are given");
 }
 
 #[test]

@@ -63,6 +63,7 @@ fetch_kafka() {
 POM
     timeout "$DOWNLOAD_LIMIT" mvn -q -B -f "$1/pom.xml" dependency:copy-dependencies \
         -DincludeScope=runtime -DoutputDirectory=libs >&2 7>&- 9>&- || die "Kafka $version cannot be fetched from Maven Central"
+    rm -f "$1"/libs/slf4j-reload4j-*.jar # that of releases before 4, which would be taken instead and has no settings
     # A formatted folder has this beside its ids: the features of the release, and the users by SCRAM. It is the same for
     # every node, and a JVM of 1.5 s is spared at each start.
     cat >"$1/format.properties" <<SETTINGS

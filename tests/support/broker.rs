@@ -15,8 +15,9 @@ use std::time::Duration;
 /// A queue's name is never used twice, so that tests of one process, and of several that share a node, do not meet.
 static NAMES: AtomicU32 = AtomicU32::new(0);
 
-/// Names the node that tests join instead of starting one: it starts faster, and it can be looked at afterwards.
-const JOIN: &str = "LONGSHORE_TEST_BROKER";
+/// Names the node that tests join instead of starting one: it starts faster, and it can be looked at afterwards. Kafka's
+/// has `-kafka` behind it.
+pub const JOIN: &str = "LONGSHORE_TEST_BROKER";
 /// `off` where no node can be had: tests that need one say so and do nothing.
 const WANTED: &str = "LONGSHORE_TEST_BROKERS";
 
@@ -37,11 +38,16 @@ pub fn shared() -> Option<Broker> {
 /// A node of this test alone, which ends with it; none if `LONGSHORE_TEST_BROKERS=off`. Options are those of
 /// `scripts/broker start`: `--tls`, `--management`.
 pub fn own(options: &[&str]) -> Option<Own> {
-    let name = format!("test-{}-{}", std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed));
-    wanted().then(|| Own(Broker::start(&name, options)))
+    wanted().then(|| Own(Broker::start(&unique("test"), options)))
 }
 
-fn wanted() -> bool {
+/// A name that no other node or queue of this process has.
+pub fn unique(stem: &str) -> String {
+    format!("{stem}-{}-{}", std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether nodes are wanted; if not, it says that this test does nothing.
+pub fn wanted() -> bool {
     let wanted = std::env::var(WANTED).as_deref() != Ok("off");
     if !wanted {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
@@ -67,10 +73,7 @@ pub struct Depth {
 
 impl Broker {
     fn start(name: &str, options: &[&str]) -> Self {
-        let owner = std::process::id().to_string();
-        let printed = script(&[&["start", name, "--owner", &owner], options].concat());
-        let env = printed.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
-        Self { name: name.into(), env: Arc::new(env.collect()) }
+        Self { name: name.into(), env: Arc::new(start(name, std::process::id(), options)) }
     }
 
     /// What `scripts/broker start` printed.
@@ -141,7 +144,7 @@ impl Broker {
 
     /// A name that no other test has.
     pub fn fresh(&self, stem: &str) -> String {
-        format!("{stem}-{}-{}", std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed))
+        unique(stem)
     }
 
     /// What lies in a queue at this moment; none where there is no such queue. It asks the queue itself: what
@@ -197,12 +200,12 @@ impl Drop for Own {
     }
 }
 
-/// How a node with `--tls` is reached, and certificates, good and bad: each name has a `.pem` and a `.key` (PKCS 8).
+/// How a node with `--tls` is reached (of Kafka the first), and certificates, good and bad: each name has a `.pem` and a `.key` (PKCS 8).
 pub struct Tls {
-    /// `amqps://guest:guest@localhost:PORT`, with no path.
+    /// `amqps://guest:guest@localhost:PORT`, with no path, or `kafkas://127.0.0.1:PORT`.
     pub url: String,
     pub port: u16,
-    folder: PathBuf,
+    pub folder: PathBuf,
 }
 
 /// A certificate that a server must not be believed with.
@@ -289,9 +292,11 @@ impl Impostor {
         Self { server, port, heard }
     }
 
-    /// Whether a client spoke AMQP to it: then it believed the certificate. A password would have come next.
+    /// Whether a client of RabbitMQ or Kafka spoke to it: then it believed the certificate. A password would have come next.
     pub fn was_believed(&self) -> bool {
-        self.heard.lock().unwrap().windows(4).any(|some| some == b"AMQP")
+        let heard = self.heard.lock().unwrap();
+        let said = |what: &[u8]| heard.windows(what.len()).any(|some| some == what);
+        said(b"AMQP") || said(b"rdkafka")
     }
 }
 
@@ -309,11 +314,17 @@ pub fn greets(port: u16, within: Duration) -> bool {
     stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok() && matches!(stream.read(&mut [0; 1]), Ok(1))
 }
 
-fn script(args: &[&str]) -> String {
+/// Starts or joins a node for a process, and says what the script printed.
+pub fn start(name: &str, owner: u32, options: &[&str]) -> HashMap<String, String> {
+    let printed = script(&[&["start", name, "--owner", &owner.to_string()], options].concat());
+    printed.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+pub fn script(args: &[&str]) -> String {
     try_script(args).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn try_script(args: &[&str]) -> Result<String, String> {
+pub fn try_script(args: &[&str]) -> Result<String, String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = here.ancestors().map(|folder| folder.join("scripts/broker")).find(|path| path.exists());
     let script = script.ok_or("no scripts/broker above this package")?;

@@ -1,0 +1,12 @@
+//! Kafka, on real nodes.
+
+#[path = "../support/broker.rs"]
+mod broker;
+#[path = "../support/kafka.rs"]
+mod kafka;
+mod login;
+mod outages;
+mod publishing;
+mod records;
+#[path = "../support/writer.rs"]
+mod writer;
