@@ -4,8 +4,11 @@
 mod broker;
 #[path = "support/kafka.rs"]
 mod kafka;
+#[path = "support/proxy.rs"]
+mod proxy;
 
 use kafka::{Kafka, answers};
+use proxy::Proxy;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -100,6 +103,27 @@ fn a_topic_is_not_made_by_who_asks_for_it_unless_the_node_is_told_to() {
         topics(&client(kafka.bootstrap(), &[])).unwrap().contains(&topic)
     };
     assert_eq!((made(&strict, "2000"), made(&lenient, "20000")), (false, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_comes_through_a_proxy_stays_with_it() {
+    let Some(node) = kafka::own(&["--proxy"]) else { return };
+    let (port, server) = node.proxy_ports();
+    let proxy = Proxy::between(port, server).await;
+    node.aside(|node| {
+        node.create("far", 1);
+        produce(node, "far", "one");
+    })
+    .await;
+    let end = node.aside(move |_| {
+        let consumer: BaseConsumer = client(&format!("127.0.0.1:{port}"), &[]).create().unwrap();
+        let metadata = consumer.fetch_metadata(None, PATIENCE).unwrap();
+        let told: Vec<i32> = metadata.brokers().iter().map(|broker| broker.port()).collect();
+        assert_eq!(told, [i32::from(port)]);
+        consumer.fetch_watermarks("far", 0, PATIENCE).unwrap().1
+    });
+    assert_eq!(end.await, 1);
+    assert!(proxy.to_server() > 0);
 }
 
 #[test]

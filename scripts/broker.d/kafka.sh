@@ -15,7 +15,9 @@ readonly SLF4J_VERSION=1.7.36
 readonly DOWNLOAD_LIMIT=10m
 
 # Each listener of a node has one port of its block. All trust each other by INTERNAL.
-readonly KAFKA_PLAINTEXT=0 KAFKA_INTERNAL=1 KAFKA_CONTROLLER=2 KAFKA_SSL=3 KAFKA_SASL=4 KAFKA_SASL_SSL=5
+readonly KAFKA_PLAINTEXT=0 KAFKA_INTERNAL=1 KAFKA_CONTROLLER=2 KAFKA_SSL=3 KAFKA_SASL=4 KAFKA_SASL_SSL=5 KAFKA_PROXIED=6
+# A client goes where the node tells it to: one that comes by PROXIED, to this port, where a test's proxy listens.
+readonly KAFKA_PROXY=7
 
 # Who logs in by SASL: `guest` may do everything, `nobody` only what `ctl NAME acls` lets him.
 readonly KAFKA_USER=guest KAFKA_PASSWORD=guest-password KAFKA_NOBODY=nobody KAFKA_NOBODY_PASSWORD=nobody-password
@@ -115,7 +117,7 @@ make_kafka_archive() {
     if [[ ! -e $archive ]]; then
         echo "broker: making Kafka $version start faster, once" >&2
         (
-            count=1 nodes=(1) ports=("$port") tls=0 sasl=0 settings=()
+            count=1 nodes=(1) ports=("$port") tls=0 sasl=0 proxy=0 settings=()
             kafka_settings 1 >"$folder/1.properties"
             kafka_format 1
             kafka_share=-XX:ArchiveClassesAtExit=$archive.new
@@ -172,11 +174,13 @@ kafka_settings() {
         local at
         at=$(kafka_port "$n" "$2")
         listeners+=("$1://$bind:$at")
+        if [[ $1 == PROXIED ]]; then at=$(kafka_port "$n" $KAFKA_PROXY); fi
         if [[ $1 != CONTROLLER ]]; then advertised+=("$1://$3:$at"); fi
     }
     kafka_listener PLAINTEXT $KAFKA_PLAINTEXT 127.0.0.1
     kafka_listener INTERNAL $KAFKA_INTERNAL "$(kafka_host "$n")"
     kafka_listener CONTROLLER $KAFKA_CONTROLLER ""
+    if ((proxy)); then kafka_listener PROXIED $KAFKA_PROXIED 127.0.0.1; fi
     if ((tls)); then kafka_listener SSL $KAFKA_SSL 127.0.0.1; fi
     if ((sasl)); then kafka_listener SASL_PLAINTEXT $KAFKA_SASL 127.0.0.1; fi
     if ((sasl && tls)); then kafka_listener SASL_SSL $KAFKA_SASL_SSL 127.0.0.1; fi
@@ -189,7 +193,7 @@ controller.listener.names=CONTROLLER
 inter.broker.listener.name=INTERNAL
 listeners=${listeners[*]}
 advertised.listeners=${advertised[*]}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
 log.dirs=$data
 
 # A topic is there because somebody made it.
@@ -273,7 +277,7 @@ write_kafka_compose() {
             echo "    environment:"
             echo "      KAFKA_JVM_PERFORMANCE_OPTS: $KAFKA_JVM"
             echo "    ports:"
-            for listener in $KAFKA_PLAINTEXT $KAFKA_SSL $KAFKA_SASL $KAFKA_SASL_SSL; do
+            for listener in $KAFKA_PLAINTEXT $KAFKA_SSL $KAFKA_SASL $KAFKA_SASL_SSL $KAFKA_PROXIED; do
                 echo "      - 127.0.0.1:$(kafka_port "$n" "$listener"):$(kafka_port "$n" "$listener")"
             done
             echo "    volumes:"
@@ -390,6 +394,11 @@ kafka_env() {
     echo "KAFKA_VERSION=$version"
     echo "KAFKA_BOOTSTRAP=$(kafka_bootstrap $KAFKA_PLAINTEXT)"
     echo "KAFKA_URL=kafka://$(kafka_bootstrap $KAFKA_PLAINTEXT)"
+    if ((proxy)); then
+        # A proxy listens on the first, for the second, of the first node.
+        echo "KAFKA_PROXY_PORT=$(kafka_port 1 $KAFKA_PROXY)"
+        echo "KAFKA_PROXIED_PORT=$(kafka_port 1 $KAFKA_PROXIED)"
+    fi
     if ((tls)); then
         echo "KAFKAS_BOOTSTRAP=$(kafka_bootstrap $KAFKA_SSL)"
         echo "KAFKAS_URL=kafkas://$(kafka_bootstrap $KAFKA_SSL)"

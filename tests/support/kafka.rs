@@ -25,7 +25,7 @@ pub fn shared() -> Option<Kafka> {
 }
 
 /// Nodes of this test alone, which end with it; none if `LONGSHORE_TEST_BROKERS=off`. Options are those of
-/// `scripts/broker start --kafka`: `--nodes 3`, `--tls`, `--sasl`, `--version 3.9.1`, `--set KEY=VALUE`.
+/// `scripts/broker start --kafka`: `--nodes 3`, `--tls`, `--sasl`, `--proxy`, `--version 3.9.1`, `--set KEY=VALUE`.
 pub fn own(options: &[&str]) -> Option<Own> {
     wanted().then(|| Own(Kafka::start(&unique("test-kafka"), options)))
 }
@@ -66,6 +66,13 @@ impl Kafka {
     pub fn ports(&self) -> Vec<u16> {
         let ports = self.bootstrap().split(',').map(|address| address.rsplit(':').next().unwrap().parse().unwrap());
         ports.collect()
+    }
+
+    /// With `--proxy`: where a proxy has to listen, and for which port of the first node. Clients that come to the first
+    /// stay with it: `Proxy::between(port, server)`.
+    pub fn proxy_ports(&self) -> (u16, u16) {
+        let port = |key| self.env(key).parse().unwrap();
+        (port("KAFKA_PROXY_PORT"), port("KAFKA_PROXIED_PORT"))
     }
 
     /// With `--tls`.

@@ -69,7 +69,12 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a free port of 127.0.0.1, for a server on a port of 127.0.0.1.
     pub async fn to(server: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::between(0, server).await
+    }
+
+    /// Listens on this port of 127.0.0.1, for a server that sends its clients there.
+    pub async fn between(port: u16, server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = State { to_server: Flow::Pass, to_client: Flow::Pass, refuses: false, ended: 0, end: End::Cut };
         let state = watch::Sender::new(state);
