@@ -16,3 +16,6 @@ mod kafka;
 #[cfg(feature = "kafka")]
 #[path = "kafka.rs"]
 mod on_kafka;
+#[cfg(feature = "kafka")]
+#[path = "../support/proxy.rs"]
+mod proxy;

@@ -4,6 +4,8 @@ use super::kafka::{Kafka, own, shared};
 use super::reader::{Reader, put, put_records, texts};
 use longshore::ErrorKind;
 use longshore::transport::Ask;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -39,6 +41,22 @@ async fn commit(kafka: &Kafka, topic: &str, group: &str, offset: i64, metadata: 
         consumer.commit(&list, CommitMode::Sync).unwrap();
     };
     kafka.aside(work).await;
+}
+
+/// The place of a group as another client sees it.
+async fn committed(kafka: &Kafka, topic: &str, group: &str) -> i64 {
+    let (topic, group) = (topic.to_owned(), group.to_owned());
+    let work = move |kafka: &Kafka| {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", kafka.bootstrap()).set("group.id", group);
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&topic, 0);
+        let list = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
+        let offset = list.elements()[0].offset();
+        offset.to_raw().unwrap()
+    };
+    kafka.aside(work).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,4 +330,88 @@ async fn a_run_that_was_marked_is_known_to_the_heir() {
         reader.tell(Ask::Mark(all[1].at));
         reader.until("the mark", |reader| reader.marked == [all[1].at]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_is_an_outage_that_is_said_once_and_nothing_finished_is_redone() {
+    let Some(kafka) = own(&[]) else { return };
+    let topic = topic(&kafka, "killed", 2).await;
+    put(&kafka, &topic, 0, numbers(0..100)).await;
+    put(&kafka, &topic, 1, numbers(100..200)).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let some = reader.take(50).await;
+    reader.ack(&some[..30]);
+    reader.flush().await;
+    kafka.aside(Kafka::kill).await;
+    reader.until("the outage", |reader| !reader.disconnected.is_empty()).await;
+    assert!(reader.disconnected[0].contains("no broker can be reached"), "{:?}", reader.disconnected);
+    reader.alongside(kafka.aside(Kafka::restart)).await;
+    reader.until("the return", |reader| reader.connected == 2).await;
+    reader.ack(&some[30..]);
+    let finished: BTreeSet<String> = texts(&some[..30]).into_iter().collect();
+    let mut seen: BTreeSet<String> = texts(&some).into_iter().collect();
+    while seen.len() < 200 {
+        let one = reader.take(1).await;
+        assert!(!finished.contains(&one[0].text()), "{} was finished", one[0].text());
+        seen.insert(one[0].text());
+        reader.ack(&one);
+    }
+    reader.flush().await;
+    assert_eq!(reader.disconnected.len(), 1, "{}", reader.heard());
+    assert_eq!(reader.close(Duration::from_secs(10)).await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_deleted_under_a_reader_are_said_and_what_is_left_is_read() {
+    let Some(kafka) = shared() else { return };
+    let topic = topic(&kafka, "deleted", 1).await;
+    put(&kafka, &topic, 0, numbers(0..10)).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let all = reader.take(10).await;
+    let cut = topic.clone();
+    let client = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create::<AdminClient<DefaultClientContext>>().unwrap();
+    let mut below = TopicPartitionList::new();
+    below.add_partition_offset(&cut, 0, Offset::Offset(6)).unwrap();
+    client.delete_records(&below, &AdminOptions::new()).await.unwrap();
+    // Reading has to go back to what is not there any more.
+    reader.tell(Ask::Return(all.iter().map(|got| got.at).collect()));
+    assert_eq!(texts(&reader.take(4).await), numbers(6..10));
+    assert!(reader.lost.iter().any(|lost| lost.covers(all[9].at)), "{}", reader.heard());
+    assert!(reader.troubles.iter().any(|text| text.contains("were deleted before")), "{:?}", reader.troubles);
+    reader.close(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_no_long_metadata_still_gets_every_commit() {
+    let Some(kafka) = own(&["--set", "offset.metadata.max.bytes=40"]) else { return };
+    let topic = topic(&kafka, "short", 1).await;
+    put(&kafka, &topic, 0, numbers(0..200)).await;
+    let place = format!("topic={topic}&group=g");
+    let mut reader = Reader::at(&kafka, &place).await;
+    let all = reader.take(200).await;
+    let every_other: Vec<_> = all.iter().skip(1).step_by(2).cloned().collect();
+    reader.ack(&every_other);
+    let evens: Vec<_> = all.iter().step_by(2).take(50).cloned().collect();
+    reader.ack(&evens);
+    reader.flush().await;
+    assert_eq!(committed(&kafka, &topic, "g").await, 100);
+    let others: Vec<_> = all.iter().step_by(2).skip(50).cloned().collect();
+    reader.ack(&others);
+    reader.flush().await;
+    assert_eq!((reader.proven, reader.unknown), (200, 0));
+    assert_eq!(reader.close(Duration::from_secs(10)).await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_takes_no_longer_than_a_few_answers_of_the_cluster() {
+    let Some(kafka) = shared() else { return };
+    let topic = topic(&kafka, "stop", 4).await;
+    put(&kafka, &topic, 0, numbers(0..10)).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let all = reader.take(10).await;
+    reader.ack(&all);
+    let (returned, unknown, took) = reader.close(Duration::from_secs(20)).await;
+    println!("closed in {took:?}");
+    assert_eq!((returned, unknown, reader.proven), (0, 0, 10));
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }

@@ -15,8 +15,14 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use std::collections::VecDeque;
+use std::time::Duration;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Events that are served in one round.
+const EVENTS: usize = 64;
+/// After so many calls without a result there is nothing more: an event that has no result looks like none.
+const SILENT: usize = 3;
 
 /// What the group has decided, as a callback heard it.
 #[derive(Debug)]
@@ -131,11 +137,12 @@ pub(super) fn list_of(which: &[Name]) -> TopicPartitionList {
     list
 }
 
-/// Polls until nothing is there, at most so often: each call serves one event. Messages that slipped in before the
-/// pause are the reader's to deliver.
-pub(super) fn serve(member: &Member, times: usize) {
-    for _ in 0..times {
-        if member.poll(std::time::Duration::ZERO).is_none() {
+/// Serves what the client library has to say. Messages that slipped in before the pause are the reader's to deliver.
+pub(super) fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+    let mut silent = 0;
+    for _ in 0..EVENTS {
+        silent = if consumer.poll(Duration::ZERO).is_none() { silent + 1 } else { 0 };
+        if silent == SILENT {
             break;
         }
     }

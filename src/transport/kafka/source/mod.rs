@@ -22,6 +22,7 @@ use crate::transport::{Ask, BoxFuture, Event, Source, SourceSpec};
 use bell::Bell;
 use desk::Desk;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -53,7 +54,14 @@ impl KafkaSource {
         let (tell, ready) = channel();
         let thread = {
             let (setup, desk, bell) = (setup.clone(), desk.clone(), bell.clone());
-            move || driver::run(setup, desk, bell, &ready)
+            move || {
+                let said = desk.clone();
+                let worked = catch_unwind(AssertUnwindSafe(|| driver::run(setup, desk, bell, &ready)));
+                if worked.is_err() {
+                    // What it panicked with is in the log: the hook has said it.
+                    said.say(Event::Failed(Error::new(ErrorKind::Start, "the thread of the source panicked")));
+                }
+            }
         };
         let named = std::thread::Builder::new().name(format!("kafka-{}", setup.spec.worker));
         named.spawn(thread).map_err(|why| {

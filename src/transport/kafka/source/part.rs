@@ -104,6 +104,12 @@ impl Work {
         (this, odd)
     }
 
+    /// Whether what is delivered next might find no room in the metadata. Nothing is held back that is in the map
+    /// already, and there is always something in flight: who waits for it to be settled waits for something.
+    fn is_full(&self) -> bool {
+        self.held && self.tracker.open() > 0 && !self.tracker.lies_behind()
+    }
+
     /// Whether it has been noted that somebody works here.
     pub(super) fn is_announced(&self) -> bool {
         self.confirmed.is_some()
@@ -198,7 +204,7 @@ impl Part {
 
     /// Whether it is to be polled.
     pub(super) fn reads(&self) -> bool {
-        !self.paused && self.work.as_ref().is_some_and(|work| work.queue.is_some() && !work.held)
+        !self.paused && self.work.as_ref().is_some_and(|work| work.queue.is_some() && !work.is_full())
     }
 
     /// The line of the next commit, written from what is known now.

@@ -47,12 +47,3 @@ pub(super) fn seek(reader: &Reader, name: &Name, offset: u64) -> KafkaResult<()>
     // Without a time-out it does not wait for the answer.
     reader.seek(&name.topic, name.partition, Offset::Offset(offset as i64), Duration::ZERO)
 }
-
-/// Serves log lines and errors, at most so many.
-pub(super) fn serve(reader: &Reader, times: usize) {
-    for _ in 0..times {
-        if reader.poll(Duration::ZERO).is_none() {
-            break;
-        }
-    }
-}

@@ -1,6 +1,7 @@
 //! Commits: one at a time, soon after something was settled, and no more often than [`EVERY`].
 
 use super::super::clerk::{Job, Line};
+use super::super::part::{Part, Work};
 use super::super::reader;
 use super::super::super::refusal::explain;
 use super::{Doing, Driver};
@@ -47,9 +48,9 @@ pub(in super::super) struct Flushing {
 impl Driver {
     /// When the next commit is to be made; it may turn out that there is nothing to say.
     pub(super) fn commit_is_due(&self, now: Instant) -> Option<Instant> {
-        let unannounced = self.parts.values().any(|part| part.work.as_ref().is_some_and(|work| !work.is_announced()));
+        let unannounced = || self.parts.values().any(|part| part.work.as_ref().is_some_and(|work| !work.is_announced()));
         let leaves = self.leaving.as_ref().is_some_and(super::group::Leaving::commits) || self.closing.is_some();
-        let urgent = !self.marks.is_empty() || !self.flushes.is_empty() || unannounced || leaves;
+        let urgent = !self.marks.is_empty() || !self.flushes.is_empty() || leaves || self.has_new && unannounced();
         let at = if urgent { Some(now) } else { self.commits.worth_at };
         at.map(|at| self.commits.not_before.map_or(at, |bound| at.max(bound)))
     }
@@ -124,6 +125,8 @@ impl Driver {
                 for number in begun {
                     self.begin_reading(number);
                 }
+                let is_new = |part: &Part| !part.work.as_ref().is_some_and(Work::is_announced);
+                self.has_new = self.has_new && self.parts.values().any(is_new);
                 return;
             }
             Err(error) => error,

@@ -91,7 +91,7 @@ impl Driver {
             self.parts.insert(number, part);
             numbers.push(number);
         }
-        self.look_at = None;
+        (self.look_at, self.has_new) = (None, true);
         self.desk.say(Event::Assigned(Ownership { epoch: self.epoch, partitions: Some(numbers.into()) }));
         ControlFlow::Continue(())
     }
@@ -137,6 +137,10 @@ impl Driver {
     }
 
     fn revoked(&mut self, names: Vec<Name>, lost: bool) {
+        if let Some(earlier) = self.leaving.take() {
+            // The client library asks for no more before it has the earlier ones; if it does, they are gone.
+            self.part_with(earlier);
+        }
         let numbers: Vec<u32> = names.iter().map(|name| self.seats.of(name)).collect();
         self.stop_reading(&numbers);
         let ownership = Ownership { epoch: self.epoch, partitions: Some(numbers.into()) };
@@ -243,7 +247,7 @@ impl Driver {
         self.lose(Ownership { epoch: self.epoch, partitions: Some([number].into()) });
         self.epoch += 1;
         self.parts.insert(number, Part { name, number, epoch: self.epoch, paused, listed: false, work: None });
-        self.look_at = Some(Instant::now() + LOOK_AGAIN);
+        (self.look_at, self.has_new) = (Some(Instant::now() + LOOK_AGAIN), true);
         self.desk.say(Event::Assigned(Ownership { epoch: self.epoch, partitions: Some([number].into()) }));
     }
 }

@@ -18,7 +18,7 @@ use super::desk::Desk;
 use super::inbound::Reading;
 use super::member::{Member, MemberContext, serve, wake_by};
 use super::part::{Part, Sent};
-use super::reader::{Reader, serve as serve_reader};
+use super::reader::Reader;
 use super::seats::Seats;
 use crate::error::{Error, ErrorKind};
 use crate::failure::Tally;
@@ -29,15 +29,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// The thread looks round at least this often.
 const TICK: Duration = Duration::from_millis(250);
-/// Events of the client library that are served in one round.
-const EVENTS: usize = 16;
 /// Fetched ahead, over all partitions, where nothing says how many there are.
-const AHEAD_KBYTES: u32 = 64 << 10;
+const AHEAD_KBYTES: u32 = 32 << 10;
 /// Of a partition no less is fetched ahead.
 const LEAST_AHEAD_KBYTES: u32 = 256;
 /// What is fetched ahead is shared among so many partitions at most: a pattern may match any number.
@@ -84,6 +82,10 @@ pub(super) struct Driver {
     closing: Option<leaving::Closing>,
     look_at: Option<Instant>,
     measuring: bool,
+    /// When every queue is looked at, rung for or not.
+    look_round_at: Instant,
+    /// Whether there may be partitions that are not read yet.
+    has_new: bool,
     link: Link,
 }
 
@@ -108,7 +110,12 @@ fn wait_until_ready(desk: &Desk, bell: &Bell, ready: &Ready) -> Option<Vec<topic
                 desk.say(Event::Failed(error));
                 return None;
             }
-            Err(_) => {}
+            Err(TryRecvError::Empty) => {}
+            // Its task was dropped with the source, or has panicked.
+            Err(TryRecvError::Disconnected) => {
+                desk.say(Event::Failed(Error::new(ErrorKind::Start, "the search for the topics ended without a result")));
+                return None;
+            }
         }
         for ask in desk.asks() {
             match ask {
@@ -193,6 +200,8 @@ impl Driver {
             closing: None,
             look_at: None,
             measuring: false,
+            look_round_at: Instant::now(),
+            has_new: false,
             link,
         })
     }
@@ -200,15 +209,19 @@ impl Driver {
     fn drive(mut self) {
         let mut rung = Vec::new();
         loop {
-            serve(&self.member, EVENTS);
-            serve_reader(&self.reader, EVENTS);
+            serve(&self.member);
+            serve(&self.reader);
             while let Some(next) = self.member.context().next_move() {
                 if self.moved(next).is_break() {
                     return self.part_without_a_word();
                 }
             }
-            while let Ok(answer) = self.clerk.answers.try_recv() {
-                self.answered(answer);
+            loop {
+                match self.clerk.answers.try_recv() {
+                    Ok(answer) => self.answered(answer),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => panic!("the clerk works until it has dropped the consumers"),
+                }
             }
             for ask in self.desk.asks() {
                 self.told(ask);
@@ -230,6 +243,10 @@ impl Driver {
             for number in rung.drain(..) {
                 self.list(number);
             }
+            if now >= self.look_round_at {
+                self.look_round_at = now + TICK;
+                self.list_all();
+            }
         }
     }
 
@@ -239,7 +256,8 @@ impl Driver {
         let closing = self.closing.as_ref().map(leaving::Closing::until);
         let flushes = self.flushes.iter().map(|flush| flush.by);
         let commit = self.commit_is_due(now).filter(|_| self.busy.is_none());
-        let moments = [leaving, closing, commit, self.look_at].into_iter().flatten().chain(flushes);
+        let look = self.look_at.filter(|_| self.busy.is_none() && self.has_new);
+        let moments = [leaving, closing, commit, look].into_iter().flatten().chain(flushes);
         moments.fold(now + TICK, Instant::min)
     }
 
@@ -369,10 +387,11 @@ impl Driver {
         if self.commit_is_due(now).is_some_and(|at| at <= now) && self.commit(now) {
             return;
         }
-        let looked_for: Vec<_> =
-            self.parts.values().filter(|part| part.work.is_none()).map(|part| part.name.clone()).collect();
-        let looks = !looked_for.is_empty() && !self.intake_stopped && self.closing.is_none();
-        if looks && self.look_at.is_none_or(|at| at <= now) {
+        let looks = self.has_new && !self.intake_stopped && self.closing.is_none();
+        let looks = looks && self.look_at.is_none_or(|at| at <= now);
+        let absent = self.parts.values().filter(|part| looks && part.work.is_none());
+        let looked_for: Vec<_> = absent.map(|part| part.name.clone()).collect();
+        if !looked_for.is_empty() {
             let start = self.setup.place.start.unwrap_or(Start::Earliest);
             self.ask(Doing::Looking, Job::Look(looked_for, start), now);
         } else if self.measuring && self.closing.is_none() {

@@ -97,6 +97,11 @@ impl Tracker {
         self.returned
     }
 
+    /// Whether what is read next lies among what was delivered or finished before.
+    pub(crate) fn lies_behind(&self) -> bool {
+        self.returned > 0 || !self.ahead.is_empty()
+    }
+
     /// Finished runs beyond the watermark, in order.
     pub(crate) fn finished(&self) -> impl Iterator<Item = Range<u64>> {
         let unfinished = self.entries.iter().filter(|entry| entry.state != State::Finished).map(|entry| entry.offset);
