@@ -2,12 +2,14 @@
 
 #[path = "../support/broker.rs"]
 mod broker;
+mod consuming;
 #[path = "../support/kafka.rs"]
 mod kafka;
 mod login;
 mod outages;
 mod producers;
 mod publishing;
+mod reader;
 mod records;
 #[path = "../support/writer.rs"]
 mod writer;

@@ -13,10 +13,12 @@ mod place;
 mod refusal;
 mod settings;
 mod sink;
+mod source;
 mod topics;
 
 use super::{
-    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Side, Sink, SinkPlan, SinkSpec, SourcePlan, SourceSpec,
+    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Side, Sink, SinkPlan, SinkSpec, Source, SourceHooks, SourcePlan,
+    SourceSpec,
     Transport, Url,
 };
 use crate::error::Error;
@@ -51,7 +53,7 @@ fn capabilities() -> Capabilities {
         settles_one_by_one: true,
         bytes_bounded: true,
         takes_back: true,
-        poison_protection: false,
+        poison_protection: true,
         groups: true,
         shared: true,
         replays: true,
@@ -67,9 +69,10 @@ impl Transport for Kafka {
         &["kafka", "kafkas"]
     }
 
-    fn source(&self, url: &Url, _spec: &SourceSpec) -> Result<Box<dyn SourcePlan>, Error> {
-        Place::read(url, Side::Source)?;
-        Err(Error::configuration(format!("'{url}': this build reads no topic of Kafka yet")))
+    fn source(&self, url: &Url, spec: &SourceSpec) -> Result<Box<dyn SourcePlan>, Error> {
+        let place = Place::read(url, Side::Source)?;
+        let group = place.group.clone().unwrap_or_else(|| spec.default_group.to_string());
+        Ok(Box::new(KafkaSourcePlan { place, group, spec: spec.clone() }))
     }
 
     fn sink(&self, url: &Url, spec: &SinkSpec) -> Result<Box<dyn SinkPlan>, Error> {
@@ -117,6 +120,27 @@ async fn check(place: &Place) -> Result<Vec<Finding>, Error> {
         found.push(Finding::Warning(text.to_owned()));
     }
     Ok(found)
+}
+
+struct KafkaSourcePlan {
+    place: Place,
+    group: String,
+    spec: SourceSpec,
+}
+
+impl SourcePlan for KafkaSourcePlan {
+    fn capabilities(&self) -> Capabilities {
+        capabilities()
+    }
+
+    fn group(&self) -> Option<&str> {
+        Some(&self.group)
+    }
+
+    fn open(&self, _hooks: SourceHooks) -> BoxFuture<'_, Result<Box<dyn Source>, Error>> {
+        let (place, spec) = (self.place.clone(), self.spec.clone());
+        Box::pin(async move { Ok(Box::new(source::KafkaSource::open(place, spec).await?) as Box<dyn Source>) })
+    }
 }
 
 struct KafkaSinkPlan {
