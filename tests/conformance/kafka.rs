@@ -1,8 +1,8 @@
 //! Kafka, on a real node.
 
 use super::kafka::{self, Kafka};
-use super::proxy::Proxy;
 use longshore::testing::conformance::{self, Place, Subject};
+use super::proxy::Proxy;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +24,7 @@ async fn conforms(name: &str, reads: &'static str) {
     for case in std::env::var("LONGSHORE_ONLY").iter().flat_map(|only| only.split(',')) {
         subject = subject.only(case);
     }
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_test_writer()
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
     let report = conformance::run(subject).await;
     println!("{report}");
     report.assert();

@@ -50,10 +50,7 @@ pub(super) enum Job {
     /// Whether the cluster answers.
     Probe,
     /// The consumers are to be dropped.
-    Leave {
-        member: Arc<Member>,
-        reader: Reader,
-    },
+    Leave { member: Arc<Member>, reader: Reader },
 }
 
 pub(super) enum Answer {

@@ -113,10 +113,7 @@ fn wait_until_ready(desk: &Desk, bell: &Bell, ready: &Ready) -> Option<Vec<topic
             Err(TryRecvError::Empty) => {}
             // Its task was dropped with the source, or has panicked.
             Err(TryRecvError::Disconnected) => {
-                desk.say(Event::Failed(Error::new(
-                    ErrorKind::Start,
-                    "the search for the topics ended without a result",
-                )));
+                desk.say(Event::Failed(Error::new(ErrorKind::Start, "the search for the topics ended without a result")));
                 return None;
             }
         }
@@ -428,8 +425,7 @@ impl Driver {
 
     /// Looks whether the cluster is there, and what the client library has to say of it.
     fn watch(&mut self, now: Instant) -> ControlFlow<()> {
-        let heard: Vec<_> =
-            self.member.context().ear().take().into_iter().chain(self.reader.context().take()).collect();
+        let heard: Vec<_> = self.member.context().ear().take().into_iter().chain(self.reader.context().take()).collect();
         for heard in heard {
             if let Some(event) = self.link.heard(heard) {
                 let over = matches!(event, Event::Failed(_));
