@@ -1,13 +1,16 @@
 # What only Apache Kafka is: jars, settings, process, commands. Read by scripts/broker, whose drawing says who calls what.
 #
-# Measured with 4.1.0 on 2 cores: TODO
+# Measured with 4.1.0 on JDK 17 and 2 cores: the first start of a release takes some 25 s, 15 of them to fetch 54 MB and 10 to
+# make the archive of its classes. From then on a node answers 1.5 s after its start (2.3 s without the archive), three after
+# 4 s; on a machine that compiles meanwhile, one after 3 to 8 s. It takes 1 s of CPU and 160 MB to be there, and 175 MB after
+# 3 million records. A killed one is back after 6 to 8 s, of which 4 are its session. A command by `ctl` takes 0.8 s.
 # shellcheck shell=bash
 
 readonly KAFKA_VERSION=4.1.0
 readonly KAFKA_IMAGE=${LONGSHORE_KAFKA_IMAGE:-apache/kafka}
 # What comes from Maven Central, a folder for each release.
 readonly KAFKA_CACHE=${LONGSHORE_KAFKA_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/longshore}
-# For quick starts and small nodes. Who measures throughput lets the compiler have its second tier.
+# For quick starts and small nodes: the compiler's second tier has paid for itself after some 3 million records.
 readonly KAFKA_JVM=${LONGSHORE_KAFKA_JVM:--Xms64m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1}
 # Kafka logs by what it finds; without, by nothing.
 readonly SLF4J_VERSION=1.7.36

@@ -1,9 +1,10 @@
 //! Who is let in, and what is said of who is not.
 
 use super::kafka;
+use super::records;
 use super::writer::{Writer, try_open};
 use longshore::message::Message;
-use longshore::{Error, ErrorKind};
+use longshore::{Error, ErrorKind, Fate};
 use std::time::{Duration, Instant};
 
 /// A password that must never be seen, and which no broker knows.
@@ -42,6 +43,56 @@ async fn a_permission_that_is_missing_is_told_with_the_topic() {
     kafka.aside(move |kafka| kafka.create(&made, 1)).await;
     let error = refused(&format!("{}?topic={topic}", kafka.nobody_url())).await;
     assert!(error.to_string().contains(&topic), "{error}");
+}
+
+/// Lets `nobody` do something with a topic, or no longer.
+async fn allow(kafka: &kafka::Kafka, whether: &'static str, operation: &'static str, topic: &str) {
+    let topic = topic.to_owned();
+    let who = [whether, "--force", "--allow-principal", "User:nobody"];
+    let work = move |kafka: &kafka::Kafka| {
+        kafka.ctl(&[&["acls"], &who[..], &["--operation", operation, "--topic", &topic]].concat())
+    };
+    kafka.aside(work).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_look_at_a_topic_and_not_write_to_it_is_refused_at_the_start() {
+    let Some(kafka) = kafka::own(&["--sasl"]) else { return };
+    let topic = kafka.fresh("guarded");
+    let made = topic.clone();
+    kafka.aside(move |kafka| kafka.create(&made, 1)).await;
+    allow(&kafka, "--add", "Describe", &topic).await;
+    let error = refused(&format!("{}?topic={topic}", kafka.nobody_url())).await;
+    assert!(error.to_string().contains("authorization failed"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_that_is_taken_away_fails_what_is_sent_until_it_is_given_back() {
+    let Some(kafka) = kafka::own(&["--sasl"]) else { return };
+    let topic = kafka.fresh("guarded");
+    let made = topic.clone();
+    kafka.aside(move |kafka| kafka.create(&made, 1)).await;
+    allow(&kafka, "--add", "Write", &topic).await;
+    let mut writer = Writer::open(&format!("{}?topic={topic}", kafka.nobody_url())).await;
+    writer.one(Message::new("before")).await.unwrap();
+    allow(&kafka, "--remove", "Write", &topic).await;
+    allow(&kafka, "--add", "Describe", &topic).await;
+    let failure = writer.one(Message::new("refused")).await.unwrap_err();
+    assert!(matches!(failure.fate(), Fate::Retry { .. }), "{failure:?}");
+    assert!(failure.chain().contains(&format!("topic '{topic}'")), "{failure:?}");
+    allow(&kafka, "--add", "Write", &topic).await;
+    let (began, mut refused) = (Instant::now(), 0);
+    while let Err(failure) = writer.one(Message::new("again")).await {
+        assert!(failure.chain().contains("authorization failed"), "{failure:?}");
+        assert!(began.elapsed() < PATIENCE, "refused for {:?}", began.elapsed());
+        refused += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    writer.publish((0..1_000).map(|number| Message::new(number.to_string()))).await;
+    assert_eq!(writer.failed().len(), 0, "{:?}, and {refused} before", writer.failed());
+    let stored: Vec<String> = records::all(&kafka, &topic).await.iter().map(records::Record::text).collect();
+    let first = ["before", "again"].map(str::to_owned).into_iter();
+    assert_eq!(stored, first.chain((0..1_000).map(|number| number.to_string())).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod consuming;
 mod kafka;
 mod login;
 mod outages;
+mod producers;
 mod publishing;
 mod reader;
 mod records;

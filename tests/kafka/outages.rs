@@ -79,12 +79,36 @@ async fn a_broker_that_is_killed_loses_nothing_stores_nothing_twice_and_keeps_th
     assert!(writer.disconnected[0].contains("no broker can be reached"), "{:?}", writer.disconnected);
     // Said once for an outage.
     assert_eq!(writer.disconnected.len(), 1, "{:?}", writer.disconnected);
+    in_order_of_each_key(&records::all(&kafka, &topic).await, MANY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_killed_among_three_loses_nothing_and_the_sink_stays_connected() {
+    const MANY: usize = 30_000;
+    let Some(kafka) = kafka::own(&["--nodes", "3"]) else { return };
+    let topic = kafka.fresh("led");
+    let made = topic.clone();
+    kafka.aside(move |kafka| kafka.create(&made, 6)).await;
+    let mut writer = Writer::open(&format!("{}?topic={topic}", kafka.url())).await;
+    let message = |number: usize| Message::new(number.to_string()).with_key((number % 100).to_string());
+    writer.send((0..MANY / 2).map(message)).await;
+    kafka.aside(|kafka| kafka.kill_node(2)).await;
+    writer.send((MANY / 2..MANY).map(message)).await;
+    writer.all_confirmed().await;
+    assert!(writer.failed().is_empty(), "{:?}", writer.failed());
+    assert_eq!((writer.connected, writer.disconnected.len()), (1, 0), "{:?}", writer.disconnected);
+    in_order_of_each_key(&records::all(&kafka, &topic).await, MANY);
+}
+
+/// Every number below `many` once, and those of a key, which are equal modulo 100, in order.
+fn in_order_of_each_key(records: &[records::Record], many: usize) {
     let mut of_key: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for record in records::all(&kafka, &topic).await {
+    for record in records {
         of_key.entry(record.key_text()).or_default().push(record.text().parse().unwrap());
     }
+    assert_eq!(of_key.len(), 100);
     for (key, numbers) in of_key {
-        let wanted: Vec<usize> = (key.parse().unwrap()..MANY).step_by(100).collect();
+        let wanted: Vec<usize> = (key.parse().unwrap()..many).step_by(100).collect();
         assert!(numbers == wanted, "key {key}: {} of {}", numbers.len(), wanted.len());
     }
 }

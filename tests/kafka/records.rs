@@ -3,6 +3,7 @@
 use super::kafka::Kafka;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
@@ -53,21 +54,22 @@ pub async fn all(kafka: &Kafka, topic: &str) -> Vec<Record> {
     kafka.aside(move |kafka| read(kafka.bootstrap(), &topic)).await
 }
 
-fn read(bootstrap: &str, topic: &str) -> Vec<Record> {
+pub fn read(bootstrap: &str, topic: &str) -> Vec<Record> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap).set("group.id", "reader").set("enable.auto.commit", "false");
     config.set("receive.message.max.bytes", "200000000").set("fetch.queue.backoff.ms", "10");
     let consumer: BaseConsumer = config.create().unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).unwrap();
+    let began = Instant::now();
+    let metadata = told(began, || consumer.fetch_metadata(Some(topic), ANSWER));
     let partitions = metadata.topics()[0].partitions().len() as i32;
     let (mut from, mut left) = (TopicPartitionList::new(), 0);
     for partition in 0..partitions {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, ANSWER).unwrap();
+        let (low, high) = told(began, || consumer.fetch_watermarks(topic, partition, ANSWER));
         left += high - low;
         from.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
     }
     consumer.assign(&from).unwrap();
-    let (began, mut all) = (Instant::now(), Vec::new());
+    let mut all = Vec::new();
     while left > 0 {
         assert!(began.elapsed() < PATIENCE, "topic '{topic}' gives {} records, and {left} more lie in it", all.len());
         match consumer.poll(Duration::from_millis(100)) {
@@ -75,9 +77,21 @@ fn read(bootstrap: &str, topic: &str) -> Vec<Record> {
                 all.push(Record::of(&message));
                 left -= 1;
             }
-            Some(Err(error)) => panic!("topic '{topic}': {error}"),
+            // A node that was away a moment ago says so once.
+            Some(Err(error)) => assert!(error.rdkafka_error_code().is_some(), "topic '{topic}': {error}"),
             None => {}
         }
     }
     all
+}
+
+/// The answer of a node, which may have been away a moment ago: then it leads no partition for a while.
+fn told<T>(began: Instant, ask: impl Fn() -> KafkaResult<T>) -> T {
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

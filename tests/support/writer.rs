@@ -26,6 +26,9 @@ pub struct Writer {
     pub troubles: Vec<String>,
     pub flushed: Vec<u64>,
     pub closed: Option<u64>,
+    /// Why it cannot go on; whoever does not wait for that panics by it.
+    failure: Option<Error>,
+    awaits_failure: bool,
 }
 
 pub async fn try_open(url: &str, patience: Duration) -> Result<Writer, Error> {
@@ -48,6 +51,8 @@ impl Writer {
             troubles: Vec::new(),
             flushed: Vec::new(),
             closed: None,
+            failure: None,
+            awaits_failure: false,
         }
     }
 
@@ -115,6 +120,13 @@ impl Writer {
         (self.closed.unwrap(), began.elapsed())
     }
 
+    /// Listens until it fails; why.
+    pub async fn until_it_fails(&mut self) -> Error {
+        self.awaits_failure = true;
+        self.until("the end", |writer| writer.failure.is_some()).await;
+        self.failure.take().expect("it was waited for")
+    }
+
     /// Listens until something is so.
     pub async fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
         let listening = async {
@@ -150,6 +162,7 @@ impl Writer {
             SinkEvent::Trouble(error) => self.troubles.push(error.to_string()),
             SinkEvent::Flushed { unconfirmed } => self.flushed.push(unconfirmed),
             SinkEvent::Closed { unconfirmed } => self.closed = Some(unconfirmed),
+            SinkEvent::Failed(error) if self.awaits_failure => self.failure = Some(error),
             SinkEvent::Failed(error) => panic!("the sink failed: {error}"),
             other => panic!("unknown: {other:?}"),
         }

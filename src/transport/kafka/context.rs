@@ -11,9 +11,14 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What is kept until somebody asks; older is forgotten. All that matters of an outage fits, again and again.
 const KEPT: usize = 64;
+
+/// For so long what the way to a broker failed by is named as the reason of what does not work; librdkafka repeats what
+/// goes on.
+const REASON_HOLDS: Duration = Duration::from_secs(60);
 
 /// Something that librdkafka said unasked.
 #[derive(Debug)]
@@ -22,7 +27,8 @@ pub(super) enum Heard {
     Lost(Error),
     /// A login, a certificate or a permission was refused; it tries again by itself, which seldom helps.
     Refused(Error),
-    /// This client can never go on.
+    /// This client can never go on. Not every end is heard, as the event of it may have the code of whatever it came from:
+    /// `Client::fatal_error` knows.
     Fatal(Error),
     /// Anything else that an operator should see.
     Odd(Error),
@@ -43,7 +49,7 @@ pub(super) struct Ear {
 struct Memory {
     news: VecDeque<Heard>,
     /// What the way to one broker failed by last: said as the reason when all are gone.
-    reason: Option<String>,
+    reason: Option<(Instant, String)>,
 }
 
 impl Ear {
@@ -59,11 +65,16 @@ impl Ear {
     /// That the cluster cannot be reached, and what is known of the reason.
     pub(super) fn unreachable(&self, what: &str) -> Error {
         let reason = self.memory().reason.clone();
-        let text = match reason {
-            Some(reason) => format!("{}: {what}: {reason}", self.cluster),
+        let text = match reason.filter(|(heard, _)| heard.elapsed() < REASON_HOLDS) {
+            Some((_, reason)) => format!("{}: {what}: {reason}", self.cluster),
             None => format!("{}: {what}", self.cluster),
         };
         Error::new(ErrorKind::Unreachable, text)
+    }
+
+    /// An error of the cluster.
+    pub(super) fn error_of(&self, kind: ErrorKind, why: &str) -> Error {
+        Error::new(kind, format!("{}: {why}", self.cluster))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -110,16 +121,14 @@ impl ClientContext for Ear {
         let reason = told(reason);
         match code {
             Code::AllBrokersDown => self.hear(Heard::Lost(self.unreachable("no broker can be reached"))),
-            Code::Fatal => {
-                self.hear(Heard::Fatal(Error::new(ErrorKind::GaveUp, format!("{}: {reason}", self.cluster))));
-            }
             code => match refusal::kind(code) {
                 ErrorKind::Credentials => {
-                    let text = format!("{}: {}: {reason}", self.cluster, refusal::words(code));
-                    self.hear(Heard::Refused(Error::new(ErrorKind::Credentials, text)));
+                    let why = format!("{}: {reason}", refusal::words(code));
+                    self.hear(Heard::Refused(self.error_of(ErrorKind::Credentials, &why)));
                 }
-                ErrorKind::Unreachable => self.memory().reason = Some(reason.to_owned()),
-                kind => self.hear(Heard::Odd(Error::new(kind, format!("{}: {reason}", self.cluster)))),
+                ErrorKind::GaveUp => self.hear(Heard::Fatal(self.error_of(ErrorKind::GaveUp, reason))),
+                ErrorKind::Unreachable => self.memory().reason = Some((Instant::now(), reason.to_owned())),
+                kind => self.hear(Heard::Odd(self.error_of(kind, reason))),
             },
         }
     }

@@ -13,12 +13,17 @@ use std::time::{Duration, Instant};
 /// How long an answer to the first question may take, and to any.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
+/// Who is refused is told so within a moment of connecting: who hears nothing for so long is let in.
+const ADMITTED_AFTER: Duration = Duration::from_secs(5);
+
 /// What is known of the way to the cluster.
 enum State {
     Up,
     /// It may be gone, by this error: whoever asks says.
     Doubted(Question, Error),
     Down(Question),
+    /// The way is there, and we are not let in; since when nothing was heard of that.
+    Refused(Instant),
 }
 
 /// A change.
@@ -45,20 +50,30 @@ impl Link {
             State::Up => self.state = State::Doubted(Question::ask(producer, &self.topic, &self.worker), why),
             // The latest reason is the best.
             State::Doubted(_, known) => *known = why,
-            State::Down(_) => {}
+            State::Down(_) | State::Refused(_) => {}
         }
+    }
+
+    /// The producer may not do what it is there for.
+    pub(super) fn refuse(&mut self, why: Error) -> Option<Change> {
+        let was = std::mem::replace(&mut self.state, State::Refused(Instant::now()));
+        matches!(was, State::Up | State::Doubted(..)).then_some(Change::Lost(why))
     }
 
     /// Records are stored: there is a way, whatever was said of it.
     pub(super) fn proven(&mut self) -> Option<Change> {
         let was = std::mem::replace(&mut self.state, State::Up);
-        matches!(was, State::Down(_)).then_some(Change::Back)
+        matches!(was, State::Down(_) | State::Refused(_)).then_some(Change::Back)
     }
 
     /// The producer is another one now, which is asked anew.
     pub(super) fn moved(&mut self, producer: &Arc<BaseProducer<Reports>>) {
-        if let State::Doubted(question, _) | State::Down(question) = &mut self.state {
-            *question = Question::ask(producer, &self.topic, &self.worker);
+        match &mut self.state {
+            State::Up => {}
+            State::Doubted(question, _) | State::Down(question) => {
+                *question = Question::ask(producer, &self.topic, &self.worker);
+            }
+            State::Refused(since) => *since = Instant::now(),
         }
     }
 
@@ -84,6 +99,11 @@ impl Link {
                     None
                 }
             },
+            State::Refused(since) if since.elapsed() >= ADMITTED_AFTER => Some(Change::Back),
+            State::Refused(since) => {
+                self.state = State::Refused(since);
+                None
+            }
         }
     }
 }
@@ -116,7 +136,6 @@ impl Question {
                 patience = PATIENCE.1;
             }
         };
-        // Without a thread nobody answers, which is no answer.
         let _ = std::thread::Builder::new().name(format!("kafka-ask-{worker}")).spawn(asking);
         Self(told)
     }
@@ -124,8 +143,9 @@ impl Question {
     fn answer(&self) -> Answer {
         match self.0.try_recv() {
             Ok(true) => Answer::Yes,
-            Ok(false) => Answer::NotYet,
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => Answer::Open,
+            // Nobody is left who asks, as there was no thread for it.
+            Ok(false) | Err(TryRecvError::Disconnected) => Answer::NotYet,
+            Err(TryRecvError::Empty) => Answer::Open,
         }
     }
 }

@@ -34,7 +34,7 @@ enum Told {
     Confirmed { batch: u64, range: Range<u32>, failed: Vec<(u32, Failure)>, bytes: u64 },
     /// To be said as it is.
     Event(SinkEvent),
-    /// The producer is gone.
+    /// The producer is about to go, and stores nothing any more.
     Released,
 }
 
@@ -86,6 +86,12 @@ impl KafkaSink {
                 self.book.confirm(batch, range.len() as u32, bytes);
                 Some(SinkEvent::Confirmed { batch, range, failed })
             }
+            // Whoever closes is told how many are not confirmed, whatever happens.
+            Told::Event(SinkEvent::Failed(error)) if self.book.closes_by().is_some() => {
+                tracing::warn!(worker = &*self.worker, "failed while it was closed: {error}");
+                self.released = true;
+                None
+            }
             Told::Event(event) => Some(event),
             Told::Released => {
                 self.released = true;
@@ -100,7 +106,7 @@ impl KafkaSink {
             self.sends = None;
         }
         let by = self.book.closes_by()?;
-        let over = self.sends.is_none() && self.released || now >= by;
+        let over = self.released || now >= by;
         over.then(|| SinkEvent::Closed { unconfirmed: self.book.open() })
     }
 }
@@ -149,10 +155,8 @@ impl Sink for KafkaSink {
                             return event;
                         }
                     }
-                    // The thread says `Released` or `Failed` before it ends, or panics, which it says, too.
-                    None if self.released => {
-                        return SinkEvent::Closed { unconfirmed: self.book.open() };
-                    }
+                    // The thread says `Released` or `Failed` before it ends, and a close is over by that; it says so, too,
+                    // if it panics.
                     None => {
                         let text = format!("worker '{}': its producer is gone", self.worker);
                         return SinkEvent::Failed(Error::new(ErrorKind::Start, text));

@@ -14,6 +14,7 @@ use crate::transport::backoff::Backoff;
 use crate::transport::kafka::client;
 use crate::transport::kafka::context::{Ear, Heard};
 use crate::transport::kafka::place::Place;
+use crate::transport::kafka::refusal::kind;
 use crate::transport::{SinkEvent, SinkSpec};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
@@ -37,6 +38,10 @@ const IDLE_EVENTS: usize = 16;
 const OVERDUE: Duration = Duration::from_secs(30);
 /// A producer that has come to its end is polled so long for what it still knows.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
+/// A producer that is refused knows it so long after it has connected.
+const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+/// How long it may take to connect until that is waited for; the cluster has answered just before.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
 /// Producers in a row that came to their end without storing anything: then nothing helps but somebody who looks.
 const GIVES_UP_AFTER: u32 = 5;
 
@@ -64,6 +69,8 @@ pub(super) struct Press {
     /// Producers that came to their end since something was stored.
     ended: u32,
     backoff: Backoff,
+    /// How often is said what has no answer of its own.
+    oddities: Backoff,
 }
 
 /// Why the thread ends.
@@ -74,7 +81,10 @@ enum End {
 }
 
 impl Press {
-    /// Makes the producer, which connects by itself.
+    /// Makes the producer, which connects by itself; returns once it has, or will not soon.
+    ///
+    /// # Errors
+    /// As [`client::create`], and [`ErrorKind::Credentials`] where it may not write.
     pub(super) fn new(
         place: Place,
         spec: &SinkSpec,
@@ -85,10 +95,26 @@ impl Press {
         let (now, topic) = (Instant::now(), Arc::<str>::from(place.topic()));
         let window = Window::new(now);
         let producer = produce(&place, &spec.worker, &topic, largest, &window)?;
+        if let Some(refused) = admit(&producer, &topic) {
+            return Err(refused);
+        }
         let (link, worker) = (Link::new(topic.clone(), spec.worker.clone()), spec.worker.clone());
-        let (ended, backoff) = (0, Backoff::default());
-        let (heard, spoke) = (now, None);
-        Ok(Self { place, worker, topic, largest, sends, told, producer, window, link, heard, spoke, ended, backoff })
+        Ok(Self {
+            place,
+            worker,
+            topic,
+            largest,
+            sends,
+            told,
+            producer,
+            window,
+            link,
+            heard: now,
+            spoke: None,
+            ended: 0,
+            backoff: Backoff::default(),
+            oddities: Backoff::default(),
+        })
     }
 
     /// Runs until nobody sends any more. What is not stored then is given up.
@@ -100,10 +126,11 @@ impl Press {
         }
         self.tell(true);
         let Self { producer, told, .. } = self;
-        // What lies in it is not stored behind our back.
+        // What lies in it is not stored behind our back from here on.
         producer.purge(PurgeConfig::default().queue().inflight());
-        drop(producer);
         let _ = told.send(Told::Released);
+        // Its threads end within a tenth of a second, which nobody has to wait for.
+        drop(producer);
     }
 
     fn serve(&mut self) -> End {
@@ -116,6 +143,7 @@ impl Press {
             self.poll(if busy { Duration::ZERO } else { self.turn() });
             self.tell(false);
             self.speak();
+            self.recover();
             if let Err(end) = self.hear() {
                 return end;
             }
@@ -210,14 +238,29 @@ impl Press {
         }
     }
 
+    /// A record that the producer has given up without an answer is handed to it again. It has none in flight then, so that
+    /// nothing else is stored twice by that.
+    fn recover(&mut self) {
+        let quiet = !self.window.is_empty() && !self.window.waits() && self.heard.elapsed() >= QUIET;
+        if quiet && self.producer.in_flight_count() == 0 {
+            self.tell(true);
+            self.window.rewind();
+        }
+    }
+
     /// What librdkafka said unasked.
     fn hear(&mut self) -> Result<(), End> {
         for heard in self.producer.context().ear.take() {
             match heard {
                 Heard::Lost(error) | Heard::Refused(error) => self.link.doubt(error, &self.producer),
-                Heard::Odd(error) => self.say(SinkEvent::Trouble(error)),
-                Heard::Fatal(error) => return self.replace(error),
+                Heard::Odd(error) if self.oddities.speaks(Instant::now()) => self.say(SinkEvent::Trouble(error)),
+                Heard::Odd(_) => {}
+                // It is asked for below: the event of it has the code of whatever it came from.
+                Heard::Fatal(_) => {}
             }
+        }
+        if let Some(error) = fatal(&self.producer) {
+            return self.replace(error);
         }
         let change = self.link.look();
         self.say_change(change);
@@ -232,12 +275,19 @@ impl Press {
             self.poll(TURN);
         }
         self.tell(true);
-        self.ended += 1;
-        if self.ended >= GIVES_UP_AFTER {
-            return Err(End::Failed(why));
+        if why.kind() == ErrorKind::Credentials {
+            // Somebody may be about to mend it, and a restart would only ask again.
+            let change = self.link.refuse(why);
+            self.say_change(change);
+        } else {
+            self.ended += 1;
+            if self.ended >= GIVES_UP_AFTER {
+                return Err(End::Failed(why));
+            }
+            self.say(SinkEvent::Trouble(why));
         }
-        self.say(SinkEvent::Trouble(why));
-        std::thread::sleep(self.backoff.next(fastrand::f64()));
+        let delay = self.backoff.next(fastrand::f64());
+        self.wait(delay)?;
         self.window.start_again();
         let next = produce(&self.place, &self.worker, &self.topic, self.largest, &self.window).map_err(End::Failed)?;
         let old = std::mem::replace(&mut self.producer, next);
@@ -246,6 +296,23 @@ impl Press {
         let ending = std::thread::Builder::new().name(format!("kafka-end-{}", self.worker));
         let _ = ending.spawn(move || drop(old));
         Ok(())
+    }
+
+    /// Waits for so long, unless nobody sends any more.
+    fn wait(&mut self, time: Duration) -> Result<(), End> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if !self.window.has_room(super::book::WINDOW.0 as usize) {
+                std::thread::sleep(left);
+                return Ok(());
+            }
+            match self.sends.recv_timeout(left) {
+                Ok(send) => self.window.push(send.batch, send.slab, Instant::now()),
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Err(End::Left),
+            }
+        }
     }
 
     fn say_change(&self, change: Option<Change>) {
@@ -273,6 +340,30 @@ fn produce(
     let reports = Reports::new(Ear::new(worker.clone(), place), window.marks(), topic.clone());
     let config = client::producer(place, worker, largest);
     client::create(&config, reports, place).map(Arc::new)
+}
+
+/// Waits until a new producer has connected and is let in, for a moment; why it is not, where that is known.
+fn admit(producer: &BaseProducer<Reports>, topic: &str) -> Option<Error> {
+    // It asks for the number of an idempotent producer as soon as it has connected.
+    let connected = producer.client().fetch_metadata(Some(topic), CONNECTS_WITHIN).is_ok();
+    let until = Instant::now() + REFUSED_WITHIN;
+    while connected && Instant::now() < until {
+        if let Some(error) = fatal(producer) {
+            return Some(error);
+        }
+        std::thread::sleep(TURN);
+    }
+    None
+}
+
+/// Why a producer has come to its end, where it has.
+fn fatal(producer: &BaseProducer<Reports>) -> Option<Error> {
+    let (code, why) = producer.client().fatal_error()?;
+    let kind = match kind(code) {
+        kind @ (ErrorKind::Credentials | ErrorKind::Configuration) => kind,
+        _ => ErrorKind::GaveUp,
+    };
+    Some(producer.context().ear.error_of(kind, &why))
 }
 
 /// Says that the sink failed, should the thread panic.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// What becomes of a message that is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// The producer has given it up without an answer: it is handed to the next one.
+    /// The producer has lost count, or come to its end, and given it up without an answer: it is handed over again.
     Undecided,
     /// It will never be stored as it is.
     Reject,
@@ -25,9 +25,15 @@ enum Fate {
 
 fn fate(code: Code) -> Fate {
     match code {
-        Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee | Code::BrokerDestroy => {
-            Fate::Undecided
-        }
+        Code::PurgeQueue
+        | Code::PurgeInflight
+        | Code::Fatal
+        | Code::BrokerDestroy
+        | Code::Inconsistent
+        | Code::OutOfOrderSequenceNumber
+        | Code::DuplicateSequenceNumber
+        | Code::UnknownProducerId
+        | Code::InvalidProducerEpoch => Fate::Undecided,
         Code::MessageSizeTooLarge
         | Code::InvalidMessage
         | Code::InvalidMessageSize
@@ -114,6 +120,7 @@ mod tests {
             (Code::PurgeInflight, Fate::Undecided),
             (Code::PurgeQueue, Fate::Undecided),
             (Code::Fatal, Fate::Undecided),
+            (Code::OutOfOrderSequenceNumber, Fate::Undecided),
         ] {
             assert_eq!(fate(code), wanted, "{code:?}");
         }

@@ -219,7 +219,13 @@ impl Window {
             fresh.slot(number).store(if was == TOLD { TOLD } else { OPEN }, Ordering::Relaxed);
         }
         self.marks = fresh;
-        (self.handed, self.at, self.held) = (self.front, 0, None);
+        self.held = None;
+        self.rewind();
+    }
+
+    /// What is open is to be handed over again, in the old order. Only where nothing of it can be answered any more.
+    pub(super) fn rewind(&mut self) {
+        (self.handed, self.at) = (self.front, 0);
     }
 }
 
@@ -317,11 +323,15 @@ mod tests {
         window.push(1, slab(6), now);
         handed(&mut window, 100);
         let marks = window.marks();
-        [2, 3, 5].map(|number| marks.stored(number));
+        for number in [2, 3, 5] {
+            marks.stored(number);
+        }
         assert_eq!(told(&mut window, now, false), []);
         assert_eq!(told(&mut window, now + HOLD / 2, false), []);
         assert_eq!(told(&mut window, now + HOLD, false), [(1, 2..4, vec![]), (1, 5..6, vec![])]);
-        [0, 1, 4].map(|number| marks.stored(number));
+        for number in [0, 1, 4] {
+            marks.stored(number);
+        }
         assert_eq!(told(&mut window, now + HOLD, true), [(1, 0..2, vec![]), (1, 4..5, vec![])]);
         assert!(window.is_empty());
     }
@@ -348,13 +358,19 @@ mod tests {
         window.push(2, slab(2), now);
         handed(&mut window, 100);
         let old = window.marks();
-        [0, 3].map(|number| old.stored(number));
+        for number in [0, 3] {
+            old.stored(number);
+        }
         told(&mut window, now, true);
         window.start_again();
         assert_eq!(handed(&mut window, 100), [1, 2, 4]);
-        [1, 2, 4].map(|number| old.failed(number, Failure::retry("purged")));
+        for number in [1, 2, 4] {
+            old.failed(number, Failure::retry("purged"));
+        }
         assert_eq!(told(&mut window, now, true), []);
-        [4, 1, 2].map(|number| window.marks().stored(number));
+        for number in [4, 1, 2] {
+            window.marks().stored(number);
+        }
         assert_eq!(told(&mut window, now, true), [(1, 1..3, vec![]), (2, 1..2, vec![])]);
         assert!(window.is_empty());
     }
