@@ -8,6 +8,7 @@ mod kafka;
 mod login;
 mod outages;
 mod producers;
+mod poison;
 mod publishing;
 mod reader;
 mod records;
