@@ -423,3 +423,51 @@ async fn a_stop_takes_no_longer_than_a_few_answers_of_the_cluster() {
     assert_eq!((returned, unknown, reader.proven), (0, 0, 10));
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_owner_of_an_instance_fences_the_first() {
+    let Some(kafka) = shared() else { return };
+    let topic = topic(&kafka, "fenced", 1).await;
+    put(&kafka, &topic, 0, numbers(0..3)).await;
+    let place = format!("topic={topic}&group=g&instance=one");
+    let mut first = Reader::at(&kafka, &place).await;
+    first.take(3).await;
+    let mut second = Reader::at(&kafka, &place).await;
+    assert_eq!(texts(&second.take(3).await), numbers(0..3));
+    let (kind, text) = first.failure().await;
+    assert_eq!(kind, ErrorKind::GaveUp, "{text}");
+    second.close(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_is_said() {
+    let Some(kafka) = shared() else { return };
+    let topic = topic(&kafka, "gone", 1).await;
+    put(&kafka, &topic, 0, numbers(0..3)).await;
+    let mut reader =
+        Reader::at(&kafka, &format!("topic={topic}&group=g&topic.metadata.refresh.interval.ms=500")).await;
+    let all = reader.take(3).await;
+    reader.ack(&all);
+    reader.flush().await;
+    let gone = topic.clone();
+    reader.alongside(kafka.aside(move |kafka| kafka.ctl(&["topics", "--delete", "--topic", &gone]))).await;
+    reader.until("a word of it", |reader| reader.troubles.iter().any(|text| text.contains(&topic))).await;
+    assert_eq!(reader.close(Duration::from_secs(10)).await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_may_not_be_joined_ends_the_start() {
+    let Some(kafka) = own(&["--sasl"]) else { return };
+    let topic = topic(&kafka, "allowed", 1).await;
+    let read = topic.clone();
+    let allow = move |kafka: &Kafka| {
+        let user = ["--allow-principal", "User:nobody", "--operation", "read", "--operation", "describe"];
+        kafka.ctl(&[&["acls", "--add", "--topic", &read][..], &user].concat())
+    };
+    kafka.aside(allow).await;
+    let url = format!("{}?topic={topic}&group=forbidden&declare=false", kafka.nobody_url());
+    let mut reader = Reader::open(&url, |_| ()).await;
+    let (kind, text) = reader.failure().await;
+    assert_eq!(kind, ErrorKind::Credentials, "{text}");
+    assert!(!text.contains("password"), "{text}");
+}
