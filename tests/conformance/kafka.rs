@@ -1,8 +1,8 @@
 //! Kafka, on a real node.
 
 use super::kafka::{self, Kafka};
-use longshore::testing::conformance::{self, Place, Subject};
 use super::proxy::Proxy;
+use longshore::testing::conformance::{self, Place, Subject};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +20,7 @@ fn subject(kafka: &Kafka, base: String, name: &str, reads: &'static str) -> Subj
 
 async fn conforms(name: &str, reads: &'static str) {
     let Some(kafka) = kafka::shared() else { return };
-    let mut subject = subject(&kafka, kafka.url().to_owned(), name, reads);
-    for case in std::env::var("LONGSHORE_ONLY").iter().flat_map(|only| only.split(',')) {
-        subject = subject.only(case);
-    }
-    let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
-    let report = conformance::run(subject).await;
+    let report = conformance::run(subject(&kafka, kafka.url().to_owned(), name, reads)).await;
     println!("{report}");
     report.assert();
 }

@@ -93,13 +93,13 @@ async fn one_slow_record_holds_nobody_up_and_after_a_crash_only_what_is_unfinish
 async fn a_rebalance_redoes_nothing_that_was_finished() {
     const EACH: usize = 200;
     let Some(kafka) = shared() else { return };
-    for protocol in ["classic", "consumer"] {
+    for protocol in ["protocol=classic", "protocol=consumer", "partition.assignment.strategy=range"] {
         let topic = topic(&kafka, "moves", 4).await;
         for partition in 0..4 {
             let of = |number| format!("{partition}-{number}");
             put(&kafka, &topic, partition, (0..EACH).map(of)).await;
         }
-        let place = format!("topic={topic}&group=g&protocol={protocol}");
+        let place = format!("topic={topic}&group=g&{protocol}");
         let mut first = Reader::at(&kafka, &place).await;
         let some = first.take(4 * EACH).await;
         // Every other one, so that no partition has finished from its beginning on.
@@ -142,7 +142,9 @@ async fn partitions_that_stay_go_on_while_a_handler_of_one_that_goes_still_runs(
     let stays = i32::from(goes.covers(all.iter().find(|got| got.at.partition == 0).unwrap().at));
     put(&kafka, &topic, stays, ["fresh".to_owned()]).await;
     first.demand(10);
-    first.until("what is new in the partition that stays", |first| first.got.iter().any(|got| got.text() == "fresh")).await;
+    first
+        .until("what is new in the partition that stays", |first| first.got.iter().any(|got| got.text() == "fresh"))
+        .await;
     assert!(first.lost.is_empty(), "its handlers have not ended");
     let done: Vec<_> = all.iter().filter(|got| goes.covers(got.at)).cloned().collect();
     first.ack(&done);
@@ -182,7 +184,11 @@ async fn a_place_that_is_out_of_the_log_is_said_and_what_is_there_is_read() {
     commit(&kafka, &topic, "beyond", 1_000, "").await;
     let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=beyond")).await;
     assert_eq!(texts(&reader.take(5).await), numbers(0..5));
-    assert!(reader.troubles.iter().any(|text| text.contains("1000") && text.contains("ends at 5")), "{:?}", reader.troubles);
+    assert!(
+        reader.troubles.iter().any(|text| text.contains("1000") && text.contains("ends at 5")),
+        "{:?}",
+        reader.troubles
+    );
     reader.close(Duration::from_secs(10)).await;
 }
 
@@ -222,8 +228,7 @@ async fn a_record_without_key_and_one_without_payload_come_as_they_are() {
 async fn a_topic_that_gets_partitions_is_read_in_them_too() {
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "grows", 1).await;
-    let mut reader =
-        Reader::at(&kafka, &format!("topic={topic}&group=g&topic.metadata.refresh.interval.ms=500")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g&topic.metadata.refresh.interval.ms=500")).await;
     put(&kafka, &topic, 0, ["old".to_owned()]).await;
     assert_eq!(texts(&reader.take(1).await), ["old"]);
     let grown = topic.clone();
@@ -369,7 +374,10 @@ async fn records_that_are_deleted_under_a_reader_are_said_and_what_is_left_is_re
     let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
     let all = reader.take(10).await;
     let cut = topic.clone();
-    let client = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create::<AdminClient<DefaultClientContext>>().unwrap();
+    let client = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .create::<AdminClient<DefaultClientContext>>()
+        .unwrap();
     let mut below = TopicPartitionList::new();
     below.add_partition_offset(&cut, 0, Offset::Offset(6)).unwrap();
     client.delete_records(&below, &AdminOptions::new()).await.unwrap();
@@ -414,4 +422,52 @@ async fn a_stop_takes_no_longer_than_a_few_answers_of_the_cluster() {
     println!("closed in {took:?}");
     assert_eq!((returned, unknown, reader.proven), (0, 0, 10));
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_owner_of_an_instance_fences_the_first() {
+    let Some(kafka) = shared() else { return };
+    let topic = topic(&kafka, "fenced", 1).await;
+    put(&kafka, &topic, 0, numbers(0..3)).await;
+    let place = format!("topic={topic}&group=g&instance=one");
+    let mut first = Reader::at(&kafka, &place).await;
+    first.take(3).await;
+    let mut second = Reader::at(&kafka, &place).await;
+    assert_eq!(texts(&second.take(3).await), numbers(0..3));
+    let (kind, text) = first.failure().await;
+    assert_eq!(kind, ErrorKind::GaveUp, "{text}");
+    second.close(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_is_said() {
+    let Some(kafka) = shared() else { return };
+    let topic = topic(&kafka, "gone", 1).await;
+    put(&kafka, &topic, 0, numbers(0..3)).await;
+    let mut reader =
+        Reader::at(&kafka, &format!("topic={topic}&group=g&topic.metadata.refresh.interval.ms=500")).await;
+    let all = reader.take(3).await;
+    reader.ack(&all);
+    reader.flush().await;
+    let gone = topic.clone();
+    reader.alongside(kafka.aside(move |kafka| kafka.ctl(&["topics", "--delete", "--topic", &gone]))).await;
+    reader.until("a word of it", |reader| reader.troubles.iter().any(|text| text.contains(&topic))).await;
+    assert_eq!(reader.close(Duration::from_secs(10)).await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_may_not_be_joined_ends_the_start() {
+    let Some(kafka) = own(&["--sasl"]) else { return };
+    let topic = topic(&kafka, "allowed", 1).await;
+    let read = topic.clone();
+    let allow = move |kafka: &Kafka| {
+        let user = ["--allow-principal", "User:nobody", "--operation", "read", "--operation", "describe"];
+        kafka.ctl(&[&["acls", "--add", "--topic", &read][..], &user].concat())
+    };
+    kafka.aside(allow).await;
+    let url = format!("{}?topic={topic}&group=forbidden&declare=false", kafka.nobody_url());
+    let mut reader = Reader::open(&url, |_| ()).await;
+    let (kind, text) = reader.failure().await;
+    assert_eq!(kind, ErrorKind::Credentials, "{text}");
+    assert!(!text.contains("password"), "{text}");
 }

@@ -9,6 +9,7 @@ mod login;
 mod looks;
 mod outages;
 mod producers;
+mod poison;
 mod publishing;
 mod reader;
 mod records;

@@ -5,7 +5,8 @@
 //! follows from it, is said where the code relies on it.
 //!
 //! The rooms: `place` and `settings` read a URL; `client` sets up clients and `context` hears what they say; `topics` asks
-//! the cluster for its topics and creates absent ones; `refusal` turns errors over; `inspect` looks without taking; `sink` is a producer at work.
+//! the cluster for its topics and creates absent ones; `refusal` turns errors over; `inspect` looks without taking; `sink`
+//! is a producer at work, and `source` a member of a group and a reader beside it.
 
 mod client;
 mod context;

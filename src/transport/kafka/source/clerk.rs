@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// A question to the cluster is given up after so long and asked again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// While consumers close, each is served so long in turn.
+const CLOSING_STEP: Duration = Duration::from_millis(1);
 
 /// A line of a commit.
 #[derive(Debug, Clone)]
@@ -50,7 +52,10 @@ pub(super) enum Job {
     /// Whether the cluster answers.
     Probe,
     /// The consumers are to be dropped.
-    Leave { member: Arc<Member>, reader: Reader },
+    Leave {
+        member: Arc<Member>,
+        reader: Reader,
+    },
 }
 
 pub(super) enum Answer {
@@ -92,7 +97,8 @@ fn work(member: Arc<Member>, reader: Reader, asked: &Receiver<Job>, answer: &Sen
             Job::Probe => Answer::Probed(probe(&member)),
             Job::Leave { member: last, reader: other } => {
                 leave(&last);
-                drop((last, other, member, reader));
+                close(&last, &other);
+                // The group is left. What remains is for the client library to end its threads, which nobody waits for.
                 let _ = answer.send(Answer::Left);
                 bell.ring();
                 return;
@@ -101,6 +107,18 @@ fn work(member: Arc<Member>, reader: Reader, asked: &Receiver<Job>, answer: &Sen
         // Nobody listens after a crash; the consumers are still to be dropped.
         let _ = answer.send(said);
         bell.ring();
+    }
+}
+
+/// Closes both at once. Their drop does it as well, one after the other and in steps of 100 ms.
+fn close(member: &Member, reader: &Reader) {
+    if member.close_queue().is_err() || reader.close_queue().is_err() {
+        return;
+    }
+    // For as long as it takes, as a drop: whoever cannot wait goes on without.
+    while !(member.closed() && reader.closed()) {
+        member.poll(CLOSING_STEP);
+        reader.poll(CLOSING_STEP);
     }
 }
 

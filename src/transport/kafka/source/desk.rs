@@ -67,7 +67,9 @@ impl State {
         }
         let slab = self.ready.pop_front()?;
         let whole = count as usize == slab.len();
-        let taken = if whole { slab } else {
+        let taken = if whole {
+            slab
+        } else {
             let rest = slab.share(count..slab.len() as u32, slab.topic().clone(), |_, _| {});
             let taken = slab.share(0..count, slab.topic().clone(), |_, _| {});
             self.ready.push_front(rest);

@@ -1,9 +1,9 @@
 //! Commits: one at a time, soon after something was settled, and no more often than [`EVERY`].
 
+use super::super::super::refusal::explain;
 use super::super::clerk::{Job, Line};
 use super::super::part::{Part, Work};
 use super::super::reader;
-use super::super::super::refusal::explain;
 use super::{Doing, Driver};
 use crate::failure::Tally;
 use crate::transport::Event;
@@ -48,7 +48,8 @@ pub(in super::super) struct Flushing {
 impl Driver {
     /// When the next commit is to be made; it may turn out that there is nothing to say.
     pub(super) fn commit_is_due(&self, now: Instant) -> Option<Instant> {
-        let unannounced = || self.parts.values().any(|part| part.work.as_ref().is_some_and(|work| !work.is_announced()));
+        let unannounced =
+            || self.parts.values().any(|part| part.work.as_ref().is_some_and(|work| !work.is_announced()));
         let leaves = self.leaving.as_ref().is_some_and(super::group::Leaving::commits) || self.closing.is_some();
         let urgent = !self.marks.is_empty() || !self.flushes.is_empty() || leaves || self.has_new && unannounced();
         let at = if urgent { Some(now) } else { self.commits.worth_at };
@@ -140,8 +141,10 @@ impl Driver {
                     work.shorten();
                 }
             }
-            tracing::warn!(worker = &*self.setup.spec.worker,
-                "the broker takes no metadata as long as that in a commit: less is kept of what is finished");
+            tracing::warn!(
+                worker = &*self.setup.spec.worker,
+                "the broker takes no metadata as long as that in a commit: less is kept of what is finished"
+            );
         } else {
             self.commits.failures = self.commits.failures.saturating_add(1);
             let delay = AGAIN_FIRST.saturating_mul(1 << self.commits.failures.min(10)).min(AGAIN_LAST);

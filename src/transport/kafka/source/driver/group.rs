@@ -1,11 +1,11 @@
 //! What the group decides: partitions that come, and those that go.
 
+use super::super::super::refusal::{explain, kind};
 use super::super::clerk::Found;
 use super::super::member::{Move, accept, release};
 use super::super::part::{Oddity, Part, Work};
 use super::super::reader;
 use super::super::seats::Name;
-use super::super::super::refusal::{explain, kind};
 use super::Driver;
 use crate::error::{Error, ErrorKind};
 use crate::failure::Tally;
@@ -144,7 +144,8 @@ impl Driver {
         let numbers: Vec<u32> = names.iter().map(|name| self.seats.of(name)).collect();
         self.stop_reading(&numbers);
         let ownership = Ownership { epoch: self.epoch, partitions: Some(numbers.into()) };
-        let open: usize = self.of(&ownership).filter_map(|part| part.work.as_ref()).map(|work| work.tracker.open()).sum();
+        let open: usize =
+            self.of(&ownership).filter_map(|part| part.work.as_ref()).map(|work| work.tracker.open()).sum();
         let now = Instant::now();
         let state = match open {
             0 => State::Committing { by: now + COMMIT_WITHIN },
@@ -162,7 +163,8 @@ impl Driver {
 
     fn handlers_have(&self) -> Duration {
         let set = self.setup.place.settings.iter().find(|(name, _)| name == "max.poll.interval.ms");
-        let interval = set.and_then(|(_, value)| value.reveal().parse().ok()).map_or(POLL_INTERVAL, Duration::from_millis);
+        let interval =
+            set.and_then(|(_, value)| value.reveal().parse().ok()).map_or(POLL_INTERVAL, Duration::from_millis);
         HANDLERS_HAVE.min(interval / SHARE_OF_POLL_INTERVAL)
     }
 
@@ -213,8 +215,12 @@ impl Driver {
     fn part_with(&mut self, leaving: Leaving) {
         let Leaving { ownership, names, .. } = leaving;
         if self.member.assignment_lost() {
-            tracing::warn!(worker = &*self.setup.spec.worker, group = &*self.setup.group, partitions = names.len(),
-                "the group has taken partitions away: what was not committed is handled again elsewhere");
+            tracing::warn!(
+                worker = &*self.setup.spec.worker,
+                group = &*self.setup.group,
+                partitions = names.len(),
+                "the group has taken partitions away: what was not committed is handled again elsewhere"
+            );
         }
         self.lose(ownership);
         if let Err(error) = release(&self.member, &names) {

@@ -1,7 +1,7 @@
 //! Whether the cluster is there, as far as is known, and what is said of it.
 
-use super::super::Setup;
 use super::super::super::context::{Ear, Heard};
+use super::super::Setup;
 use crate::duration::short;
 use crate::error::{Error, ErrorKind};
 use crate::transport::Event;

@@ -34,12 +34,12 @@ use std::time::{Duration, Instant};
 
 /// The thread looks round at least this often.
 const TICK: Duration = Duration::from_millis(250);
-/// Fetched ahead, over all partitions, where nothing says how many there are.
+/// Fetched ahead over all partitions of the topics, of which most are other members' if there are many.
 const AHEAD_KBYTES: u32 = 32 << 10;
 /// Of a partition no less is fetched ahead.
-const LEAST_AHEAD_KBYTES: u32 = 256;
-/// What is fetched ahead is shared among so many partitions at most: a pattern may match any number.
-const SHARED_AMONG: u32 = 64;
+const LEAST_AHEAD_KBYTES: u32 = 64;
+/// A pattern is taken to match so many partitions: what it matches is not known before.
+const MATCHED: u32 = 64;
 
 /// What the clerk is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,10 @@ fn wait_until_ready(desk: &Desk, bell: &Bell, ready: &Ready) -> Option<Vec<topic
             Err(TryRecvError::Empty) => {}
             // Its task was dropped with the source, or has panicked.
             Err(TryRecvError::Disconnected) => {
-                desk.say(Event::Failed(Error::new(ErrorKind::Start, "the search for the topics ended without a result")));
+                desk.say(Event::Failed(Error::new(
+                    ErrorKind::Start,
+                    "the search for the topics ended without a result",
+                )));
                 return None;
             }
         }
@@ -153,8 +156,11 @@ impl Driver {
         config.set("isolation.level", "read_uncommitted");
         let mut member: Member = client::create(&config, MemberContext::new(ear()), place)?;
         wake_by(&mut member, &bell);
-        let partitions: u32 = found.iter().filter_map(|topic| topic.partitions).sum();
-        let ahead = (AHEAD_KBYTES / partitions.clamp(1, SHARED_AMONG)).max(LEAST_AHEAD_KBYTES);
+        let partitions: u32 = match &place.topics {
+            Topics::Named(_) => found.iter().filter_map(|topic| topic.partitions).sum(),
+            Topics::Pattern(_) => MATCHED,
+        };
+        let ahead = (AHEAD_KBYTES / partitions.max(1)).max(LEAST_AHEAD_KBYTES);
         let mut config = client::reader(place, worker, group, ahead);
         // An offset out of range is ours to judge, not the client library's.
         config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
@@ -425,7 +431,8 @@ impl Driver {
 
     /// Looks whether the cluster is there, and what the client library has to say of it.
     fn watch(&mut self, now: Instant) -> ControlFlow<()> {
-        let heard: Vec<_> = self.member.context().ear().take().into_iter().chain(self.reader.context().take()).collect();
+        let heard: Vec<_> =
+            self.member.context().ear().take().into_iter().chain(self.reader.context().take()).collect();
         for heard in heard {
             if let Some(event) = self.link.heard(heard) {
                 let over = matches!(event, Event::Failed(_));

@@ -1,9 +1,9 @@
 //! Records into batches: as much as was asked for, a partition at a time.
 
+use super::super::super::refusal::explain;
 use super::super::part::Part;
 use super::super::reader::seek;
 use super::super::seats::Name;
-use super::super::super::refusal::explain;
 use super::super::tracker::Step;
 use super::Driver;
 use crate::error::{Error, ErrorKind};

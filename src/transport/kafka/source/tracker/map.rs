@@ -105,7 +105,7 @@ pub(crate) fn read(text: &str, committed: u64, log_end: Option<u64>) -> Option<(
         finished.push(start..end);
     }
     let beyond = mark.map_or(end, |(offset, _)| end.max(offset));
-    (!log_end.is_some_and(|log_end| log_end < beyond)).then_some((Note { unclean, mark }, finished))
+    log_end.is_none_or(|log_end| beyond <= log_end).then_some((Note { unclean, mark }, finished))
 }
 
 fn put(text: &mut Vec<u8>, mut number: u64) {

@@ -234,7 +234,7 @@ mod tests {
         let mut tracker = Tracker::new(10, []);
         (10..14).for_each(|offset| assert_eq!(tracker.step(offset), Step::Deliver));
         assert!(tracker.settle(12) && tracker.settle(11));
-        assert_eq!((tracker.watermark(), tracker.finished().collect::<Vec<_>>()), (10, vec![11..13]));
+        assert_eq!((tracker.watermark(), tracker.finished().eq(std::iter::once(11..13))), (10, true));
         assert!(tracker.settle(10));
         assert_eq!(tracker.watermark(), 13);
         assert!(tracker.settle(13) && !tracker.settle(13));
@@ -369,7 +369,7 @@ mod tests {
             }
             prop_assert_eq!(tracker.watermark(), 0);
             prop_assert!(tracker.entries.len() <= LEFT_BETWEEN + 2);
-            prop_assert_eq!(tracker.finished().collect::<Vec<_>>(), vec![1..count + 1]);
+            prop_assert!(tracker.finished().eq(std::iter::once(1..count + 1)));
         }
     }
 }
