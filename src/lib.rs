@@ -84,7 +84,7 @@
 //! - **A graceful stop duplicates nothing**; a crash repeats at most what was delivered ([`Consumer::look_ahead`]).
 //! - **The process ends by its deadline and a second**, whatever a handler or a queue does, and says who held it.
 //! - **Order by key holds** within one owner of a queue, also across retries and restarts. An owner is a process on a queue
-//!   of RabbitMQ, or all of them where it has a single active consumer; a claim on a key of `local`.
+//!   of RabbitMQ, or all of them where it has a single active consumer; a partition of Kafka; a claim on a key of `local`.
 //!
 //! # The code
 //!
@@ -103,8 +103,8 @@
 //! | [`testing`] | the conformance suite for transports | |
 //!
 //! Dependencies point one way: values ← contracts ← transports; values ← engine ← actors ← supervisor ← app. `ractor`
-//! is named in `actor` and `supervisor` alone, `rusqlite` in `transport::local` alone, `lapin` in `transport::amqp` alone.
-//! There is no unsafe code.
+//! is named in `actor` and `supervisor` alone, `rusqlite` in `transport::local` alone, `lapin` in `transport::amqp` alone,
+//! `rdkafka` in `transport::kafka` alone. There is no unsafe code.
 
 mod actor;
 pub mod admin;

@@ -51,6 +51,12 @@ impl Headers {
         }
     }
 
+    /// Takes away every header, and keeps the buffer.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn clear(&mut self) {
+        self.encoded.clear();
+    }
+
     /// A view that can be read.
     pub fn as_ref(&self) -> HeadersRef<'_> {
         HeadersRef { encoded: &self.encoded }

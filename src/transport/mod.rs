@@ -8,10 +8,14 @@
 
 #[cfg(feature = "amqp")]
 pub mod amqp;
+#[cfg(any(feature = "amqp", feature = "kafka"))]
+mod backoff;
 mod capabilities;
 mod check;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod key;
 #[cfg(feature = "local")]
 pub mod local;

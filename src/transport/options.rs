@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Options<'a> {
     given: &'a [(String, String)],
-    asked: RefCell<Vec<&'static str>>,
+    asked: RefCell<Vec<&'a str>>,
     wrong: RefCell<Vec<String>>,
 }
 
@@ -64,6 +64,18 @@ impl<'a> Options<'a> {
         found
     }
 
+    /// Every option whose name is such a one, with its value, in the order of the URL: settings of a client library that
+    /// are passed on under their own names. The last one holds where a name is given twice.
+    pub fn named(&self, such: impl Fn(&str) -> bool) -> Vec<(&'a str, &'a str)> {
+        let mut found: Vec<(&str, &str)> = Vec::new();
+        for (name, value) in self.given.iter().filter(|(name, _)| such(name)) {
+            found.retain(|(earlier, _)| earlier != name);
+            found.push((name, value));
+            self.asked.borrow_mut().push(name);
+        }
+        found
+    }
+
     /// Adds something that is wrong with the options.
     pub fn wrong(&self, what: String) {
         self.wrong.borrow_mut().push(what);
@@ -96,6 +108,15 @@ pub fn did_you_mean<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -
 #[cfg(test)]
 mod tests {
     use super::super::Url;
+
+    #[test]
+    fn options_that_are_passed_on_are_known_by_the_look_of_their_names() {
+        let url = Url::parse("kafka://h?linger.ms=5&a.b=1&topic=t&linger.ms=7&x=1").unwrap();
+        let options = url.options();
+        options.text("topic");
+        assert_eq!(options.named(|name| name.contains('.')), [("a.b", "1"), ("linger.ms", "7")]);
+        assert!(options.finish().unwrap_err().to_string().starts_with("unknown option 'x'"));
+    }
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {

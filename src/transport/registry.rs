@@ -37,6 +37,8 @@ impl Transports {
         all.add(Arc::new(super::local::Local::default()));
         #[cfg(feature = "amqp")]
         all.add(Arc::new(super::amqp::Amqp::default()));
+        #[cfg(feature = "kafka")]
+        all.add(Arc::new(super::kafka::Kafka::default()));
         all
     }
 

@@ -176,7 +176,7 @@ impl Url {
     pub fn with(&self, path: impl Into<String>, options: &[(&str, &str)]) -> Self {
         let path = path.into();
         let shown: Vec<String> =
-            options.iter().map(|(name, value)| format!("{name}={}", redact_option(value))).collect();
+            options.iter().map(|(name, value)| format!("{name}={}", redact_option(name, value))).collect();
         let authority = self
             .shown
             .split_once("//")
@@ -252,15 +252,23 @@ fn redact(text: &str) -> String {
     let pairs: Vec<String> = query
         .split('&')
         .map(|pair| match pair.split_once('=') {
-            Some((name, value)) => format!("{name}={}", redact_option(value)),
+            Some((name, value)) => format!("{name}={}", redact_option(name, value)),
             None => pair.to_owned(),
         })
         .collect();
     format!("{place}?{}", pairs.join("&"))
 }
 
-/// The value of an option, which may be a URL with a login of its own, escaped or not.
-fn redact_option(value: &str) -> String {
+/// Parts of the names of options whose values are secrets: settings of client libraries, such as `ssl.key.password`, also
+/// where they are misspelt.
+const SECRETS: [&str; 3] = ["pas", "secret", ".pem"];
+
+/// The value of an option, which may be a secret by its name, or a URL with a login of its own, escaped or not.
+fn redact_option(name: &str, value: &str) -> String {
+    let name = decoded(name).unwrap_or_else(|_| name.to_owned());
+    if SECRETS.iter().any(|part| name.contains(part)) && !value.starts_with("${") {
+        return "***".to_owned();
+    }
     let plain = decoded(value).unwrap_or_else(|_| value.to_owned());
     let shown = if plain.contains("//") { redact_login(&plain) } else { plain.clone() };
     if shown == plain { value.to_owned() } else { shown }
@@ -402,6 +410,27 @@ mod tests {
         }
         let plain = "amqp://h?queue=q&management=http://h:1&exchange=a@b";
         assert_eq!(url(plain).to_string(), plain);
+    }
+
+    #[test]
+    fn an_option_that_is_a_secret_by_its_name_is_never_shown() {
+        for name in [
+            "ssl.key.password",
+            "ssl.key.pasword",
+            "ssl%2Ekey%2Epassword",
+            "sasl.oauthbearer.client.secret",
+            "ssl.key.pem",
+        ] {
+            let url = url(&format!("kafkas://h?topic=t&{name}=canary&key=/k"));
+            let known = decoded(name).unwrap();
+            assert_eq!(url.option(&known), Some("canary"));
+            let shown = format!("{url:?} {}", url.with("", &[(&known, "canary")]));
+            assert!(!shown.contains("canary") && shown.contains("***"), "{shown}");
+        }
+        assert_eq!(
+            url("kafkas://h?ssl.key.password=${env:HOME}").to_string(),
+            "kafkas://h?ssl.key.password=${env:HOME}"
+        );
     }
 
     #[test]

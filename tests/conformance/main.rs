@@ -7,6 +7,15 @@ mod rooms;
 
 #[cfg(feature = "amqp")]
 mod amqp;
-#[cfg(feature = "amqp")]
+#[cfg(any(feature = "amqp", feature = "kafka"))]
 #[path = "../support/broker.rs"]
 mod broker;
+#[cfg(feature = "kafka")]
+#[path = "../support/kafka.rs"]
+mod kafka;
+#[cfg(feature = "kafka")]
+#[path = "kafka.rs"]
+mod on_kafka;
+#[cfg(feature = "kafka")]
+#[path = "../support/proxy.rs"]
+mod proxy;

@@ -17,6 +17,9 @@ Sources and sinks are URLs; quote them, a shell takes & and ? for itself:
 /// In a build that has it.
 const AMQP_URLS: &str = "  'amqp://me:${env:PASSWORD}@host/vhost?queue=orders'   RabbitMQ; amqps for TLS\n";
 
+/// In a build that has it.
+const KAFKA_URLS: &str = "  'kafka://h1:9092,h2:9092?topic=orders&group=ship'     Kafka; kafkas for TLS\n";
+
 const REST: &str = "\
 Keep passwords out of them: ${env:NAME} and ${file:PATH} are put in where they stand.
 
@@ -32,7 +35,8 @@ Otherwise: 64 wrong command line, 65 bad input that has no dead-letter place, 69
 
 fn after_help() -> String {
     let amqp = if cfg!(feature = "amqp") { AMQP_URLS } else { "" };
-    [URLS, amqp, REST].concat()
+    let kafka = if cfg!(feature = "kafka") { KAFKA_URLS } else { "" };
+    [URLS, amqp, kafka, REST].concat()
 }
 
 /// Moves messages between files, queues and brokers, and loses none.
@@ -116,10 +120,11 @@ mod tests {
         let mut command = Cli::command();
         command.clone().debug_assert();
         let help = command.render_long_help().to_string();
-        for later in ["peek", "bench", "status", "dump", "kafka"] {
+        for later in ["peek", "bench", "status", "dump"] {
             assert!(!help.contains(later), "{later}\n{help}");
         }
         assert_eq!(help.contains("amqp://"), cfg!(feature = "amqp"), "{help}");
+        assert_eq!(help.contains("kafka://"), cfg!(feature = "kafka"), "{help}");
     }
 
     #[test]

@@ -8,7 +8,6 @@
 //! `topology` finds and declares; `source` and `sink` are one owner at work each; `properties` turns messages over.
 //! `inspect` and `shelf` look without taking; `management` asks what AMQP does not tell.
 
-mod backoff;
 mod dial;
 mod inspect;
 mod management;
@@ -22,6 +21,7 @@ mod tls;
 mod topology;
 mod wire;
 
+use super::backoff;
 use super::{
     BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Inspection, Shelf, Sink, SinkPlan, SinkSpec, Source,
     SourceHooks, SourcePlan, SourceSpec, Transport, Url,

@@ -1,9 +1,10 @@
 //! An open sink, sent to within its demand, and all that it said.
 
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
 use super::broker::Broker;
 use longshore::message::{Message, SlabBuilder};
-use longshore::transport::amqp::Amqp;
-use longshore::transport::{Sink, SinkAsk, SinkEvent, SinkSpec, Transport, Url};
+use longshore::transport::{Sink, SinkAsk, SinkEvent, SinkSpec, Transports, Url};
 use longshore::{Error, Failure};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,10 +27,14 @@ pub struct Writer {
     pub troubles: Vec<String>,
     pub flushed: Vec<u64>,
     pub closed: Option<u64>,
+    /// Why it cannot go on; whoever does not wait for that panics by it.
+    failure: Option<Error>,
+    awaits_failure: bool,
 }
 
 pub async fn try_open(url: &str, patience: Duration) -> Result<Writer, Error> {
-    let plan = Amqp::default().sink(&Url::parse(url)?, &SinkSpec::new("publisher", patience))?;
+    let url = Url::parse(url)?;
+    let plan = Transports::built_in().of(&url)?.sink(&url, &SinkSpec::new("publisher", patience))?;
     Ok(Writer::on(plan.open().await?))
 }
 
@@ -47,6 +52,8 @@ impl Writer {
             troubles: Vec::new(),
             flushed: Vec::new(),
             closed: None,
+            failure: None,
+            awaits_failure: false,
         }
     }
 
@@ -54,7 +61,7 @@ impl Writer {
         try_open(url, PATIENCE).await.unwrap()
     }
 
-    /// To a place of that node: `queue=…`.
+    /// To a place of that node of RabbitMQ: `queue=…`.
     pub async fn at(broker: &Broker, place: &str) -> Self {
         Self::open(&format!("{}?{place}", broker.url())).await
     }
@@ -119,6 +126,13 @@ impl Writer {
         (self.closed.unwrap(), began.elapsed())
     }
 
+    /// Listens until it fails; why.
+    pub async fn until_it_fails(&mut self) -> Error {
+        self.awaits_failure = true;
+        self.until("the end", |writer| writer.failure.is_some()).await;
+        self.failure.take().expect("it was waited for")
+    }
+
     /// Listens until something is so.
     pub async fn until(&mut self, what: &str, so: impl Fn(&Self) -> bool) {
         let listening = async {
@@ -154,6 +168,7 @@ impl Writer {
             SinkEvent::Trouble(error) => self.troubles.push(error.to_string()),
             SinkEvent::Flushed { unconfirmed } => self.flushed.push(unconfirmed),
             SinkEvent::Closed { unconfirmed } => self.closed = Some(unconfirmed),
+            SinkEvent::Failed(error) if self.awaits_failure => self.failure = Some(error),
             SinkEvent::Failed(error) => panic!("the sink failed: {error}"),
             other => panic!("unknown: {other:?}"),
         }
