@@ -444,8 +444,7 @@ async fn a_topic_that_is_deleted_is_said() {
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "gone", 1).await;
     put(&kafka, &topic, 0, numbers(0..3)).await;
-    let mut reader =
-        Reader::at(&kafka, &format!("topic={topic}&group=g&topic.metadata.refresh.interval.ms=500")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g&topic.metadata.refresh.interval.ms=500")).await;
     let all = reader.take(3).await;
     reader.ack(&all);
     reader.flush().await;

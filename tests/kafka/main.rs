@@ -7,10 +7,11 @@ mod consuming;
 mod kafka;
 mod login;
 mod outages;
-mod producers;
 mod poison;
+mod producers;
 mod publishing;
 mod reader;
+mod rebalances;
 mod records;
 #[path = "../support/writer.rs"]
 mod writer;
