@@ -259,13 +259,14 @@ fn redact(text: &str) -> String {
     format!("{place}?{}", pairs.join("&"))
 }
 
-/// Ends of the names of options whose values are secrets: settings of client libraries, such as `ssl.key.password`.
-const SECRETS: [&str; 3] = ["password", "secret", ".pem"];
+/// Parts of the names of options whose values are secrets: settings of client libraries, such as `ssl.key.password`, also
+/// where they are misspelt.
+const SECRETS: [&str; 3] = ["pas", "secret", ".pem"];
 
 /// The value of an option, which may be a secret by its name, or a URL with a login of its own, escaped or not.
 fn redact_option(name: &str, value: &str) -> String {
     let name = decoded(name).unwrap_or_else(|_| name.to_owned());
-    if SECRETS.iter().any(|end| name.ends_with(end)) && !value.starts_with("${") {
+    if SECRETS.iter().any(|part| name.contains(part)) && !value.starts_with("${") {
         return "***".to_owned();
     }
     let plain = decoded(value).unwrap_or_else(|_| value.to_owned());
@@ -413,7 +414,13 @@ mod tests {
 
     #[test]
     fn an_option_that_is_a_secret_by_its_name_is_never_shown() {
-        for name in ["ssl.key.password", "ssl%2Ekey%2Epassword", "sasl.oauthbearer.client.secret", "ssl.key.pem"] {
+        for name in [
+            "ssl.key.password",
+            "ssl.key.pasword",
+            "ssl%2Ekey%2Epassword",
+            "sasl.oauthbearer.client.secret",
+            "ssl.key.pem",
+        ] {
             let url = url(&format!("kafkas://h?topic=t&{name}=canary&key=/k"));
             let known = decoded(name).unwrap();
             assert_eq!(url.option(&known), Some("canary"));

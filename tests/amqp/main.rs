@@ -15,4 +15,5 @@ mod reader;
 mod retries;
 mod tls;
 mod topology;
+#[path = "../support/writer.rs"]
 mod writer;

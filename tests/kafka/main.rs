@@ -6,6 +6,7 @@ mod consuming;
 #[path = "../support/kafka.rs"]
 mod kafka;
 mod login;
+mod looks;
 mod outages;
 mod poison;
 mod producers;

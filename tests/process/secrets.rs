@@ -29,10 +29,17 @@ fn tells_nothing(of: &str, said: &str) {
 pub fn no_secret_of_a_url_appears_in_any_failure() {
     // A broker that is nowhere, or a scheme that is not in this build.
     let nowhere = if cfg!(feature = "amqp") { 69 } else { 78 };
+    let nowhere_of_kafka = if cfg!(feature = "kafka") { 69 } else { 78 };
     for (url, code) in [
         (format!("amqp://user:{ESCAPED}@127.0.0.1:1/v?queue=q"), nowhere),
         (format!("amqp://user:{SECRET}@h:1/v?queue=q"), 78),
-        (format!("kafka://user:{ESCAPED}@h:1?topic=q"), 78),
+        (format!("kafka://user:{ESCAPED}@127.0.0.1:1?topic=q"), nowhere_of_kafka),
+        (format!("kafka://user:{ESCAPED}@127.0.0.1:1?topic=q&auth=scram-sha-512"), nowhere_of_kafka),
+        (format!("kafkas://user:{ESCAPED}@127.0.0.1:1?topic=q&ssl.key.password={SECRET}"), nowhere_of_kafka),
+        (format!("kafka://user:{SECRET}@h:1?topic=q"), 78),
+        (format!("kafka://user@h:1?topic=q&sasl.password={SECRET}"), 78),
+        (format!("kafka://h:1?topic=q&ssl.key.pasword={SECRET}"), 78),
+        ("kafka://user:${env:CANARY}@127.0.0.1:1?topic=q".to_owned(), nowhere_of_kafka),
         (format!("nosuch://user:{ESCAPED}@h/v?queue=q"), 78),
         (format!("local://user:{ESCAPED}@h/x.db?queue=q"), 78),
         (format!("local://user:{SECRET}@h/x.db?qeue=q"), 78),

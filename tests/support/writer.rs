@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+use super::broker::Broker;
 use longshore::message::{Message, SlabBuilder};
 use longshore::transport::{Sink, SinkAsk, SinkEvent, SinkSpec, Transports, Url};
 use longshore::{Error, Failure};
@@ -58,6 +59,11 @@ impl Writer {
 
     pub async fn open(url: &str) -> Self {
         try_open(url, PATIENCE).await.unwrap()
+    }
+
+    /// To a place of that node of RabbitMQ: `queue=…`.
+    pub async fn at(broker: &Broker, place: &str) -> Self {
+        Self::open(&format!("{}?{place}", broker.url())).await
     }
 
     /// Sends these as the sink asks for them; waits for no confirm, but takes in those that come.

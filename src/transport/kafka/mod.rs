@@ -5,11 +5,12 @@
 //! follows from it, is said where the code relies on it.
 //!
 //! The rooms: `place` and `settings` read a URL; `client` sets up clients and `context` hears what they say; `topics` asks
-//! the cluster for its topics and creates absent ones; `refusal` turns errors over; `sink` is a producer at work, and `source` a
-//! member of a group and a reader beside it.
+//! the cluster for its topics and creates absent ones; `refusal` turns errors over; `inspect` looks without taking; `sink`
+//! is a producer at work, and `source` a member of a group and a reader beside it.
 
 mod client;
 mod context;
+mod inspect;
 mod place;
 mod refusal;
 mod settings;
@@ -18,12 +19,11 @@ mod source;
 mod topics;
 
 use super::{
-    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Side, Sink, SinkPlan, SinkSpec, Source, SourceHooks,
-    SourcePlan, SourceSpec, Transport, Url,
+    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Inspection, Side, Sink, SinkPlan, SinkSpec, Source,
+    SourceHooks, SourcePlan, SourceSpec, Transport, Url,
 };
 use crate::error::Error;
 use place::{Place, Topics};
-use std::time::Duration;
 
 /// Kafka.
 #[derive(Debug, Clone, Default)]
@@ -33,9 +33,6 @@ pub struct Kafka {}
 const KEPT_OPTIONS: [&str; 5] = ["ca", "cert", "cert-key", "auth", "declare"];
 /// Settings of the client library that say how to connect begin with one of these.
 const KEPT_SETTINGS: [&str; 6] = ["ssl.", "sasl.", "socket.", "broker.", "client.", "reconnect."];
-
-/// What a look may take: as long as a connection and a few answers do.
-const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// The topic of dead letters of a topic, for a group.
 fn dead_topic(topic: &str, group: &str) -> String {
@@ -95,31 +92,12 @@ impl Transport for Kafka {
     }
 
     fn check<'a>(&'a self, url: &'a Url, side: Side) -> BoxFuture<'a, Result<Vec<Finding>, Error>> {
-        Box::pin(async move { check(&Place::read(url, side)?).await })
+        Box::pin(async move { inspect::check(&Place::read(url, side)?).await })
     }
-}
 
-/// Connects, and looks for the topics.
-async fn check(place: &Place) -> Result<Vec<Finding>, Error> {
-    let mut found = Vec::new();
-    for topic in topics::look(place, &"check".into(), LOOK_LIMIT).await? {
-        match topic.partitions {
-            Some(_) => {}
-            None if place.declare => found.push(Finding::Note(format!(
-                "topic '{}' does not exist: it is created at the start, with the broker's defaults",
-                topic.name
-            ))),
-            None => {
-                let cluster = context::cluster_name(place);
-                return Err(Error::configuration(format!("topic '{}' does not exist in {cluster}", topic.name)));
-            }
-        }
+    fn inspect<'a>(&'a self, url: &'a Url, group: &'a str) -> BoxFuture<'a, Result<Inspection, Error>> {
+        Box::pin(async move { inspect::inspect(&Place::read(url, Side::Source)?, group).await })
     }
-    if place.cluster.login.is_some() && place.cluster.tls.is_none() {
-        let text = "the login goes over the network without TLS, which the scheme kafkas has";
-        found.push(Finding::Warning(text.to_owned()));
-    }
-    Ok(found)
 }
 
 struct KafkaSourcePlan {

@@ -69,7 +69,10 @@ pub(super) async fn ready_to_write(place: &Place, worker: &Arc<str>, patience: D
 }
 
 /// Does it on a thread of its own, as the client library blocks.
-async fn ask<T: Send + 'static>(
+///
+/// # Errors
+/// What it says, and what keeps a client from being made.
+pub(super) async fn ask<T: Send + 'static>(
     place: &Place,
     worker: &Arc<str>,
     patience: Duration,
@@ -92,10 +95,10 @@ async fn ask<T: Send + 'static>(
     answer.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Start, format!("worker '{of}': asking panicked"))))
 }
 
-/// A client that asks.
-struct Asker {
-    client: BaseProducer<Ear>,
-    place: Place,
+/// A client that asks. What it does blocks.
+pub(super) struct Asker {
+    pub(super) client: BaseProducer<Ear>,
+    pub(super) place: Place,
     worker: Arc<str>,
     runtime: Handle,
     until: Instant,
@@ -110,7 +113,7 @@ impl Asker {
     }
 
     /// The topics that are named, each with what the cluster says of it.
-    fn look(&self) -> Result<Vec<Topic>, Error> {
+    pub(super) fn look(&self) -> Result<Vec<Topic>, Error> {
         match &self.place.topics {
             Topics::Named(names) => names.iter().map(|name| self.topic(name)).collect(),
             // Any answer will do.
@@ -133,7 +136,8 @@ impl Asker {
         self.look()
     }
 
-    fn topic(&self, name: &str) -> Result<Topic, Error> {
+    /// What the cluster says of a topic.
+    pub(super) fn topic(&self, name: &str) -> Result<Topic, Error> {
         self.metadata(Some(name), |topics| {
             let found = topics.iter().find(|topic| topic.name() == name);
             match found.map(|topic| (topic, topic.error().map(Code::from))) {

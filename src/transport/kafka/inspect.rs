@@ -1,0 +1,115 @@
+//! Looks that take nothing: counts, and whether a source or a sink could start.
+
+use super::client;
+use super::context::{Ear, cluster_name};
+use super::dead_topic;
+use super::place::{Place, Start, Topics};
+use super::refusal::explain;
+use super::topics::{self, Asker, Topic};
+use crate::error::Error;
+use crate::transport::{Finding, Inspection};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::Producer;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a look may take: as long as a connection and a few answers do.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// The name that the broker and log lines show for a look.
+const NAME: &str = "longshore looks";
+
+/// Tries all that a source or sink needs and that can be tried without a change.
+pub(super) async fn check(place: &Place) -> Result<Vec<Finding>, Error> {
+    let mut found = Vec::new();
+    for topic in topics::look(place, &NAME.into(), LOOK_LIMIT).await? {
+        match topic.partitions {
+            Some(_) => {}
+            None if place.declare => found.push(Finding::Note(format!(
+                "topic '{}' does not exist: it is created at the start, with the broker's defaults",
+                topic.name
+            ))),
+            None => return Err(absent(place, &topic.name)),
+        }
+    }
+    if place.cluster.login.is_some() && place.cluster.tls.is_none() {
+        let text = "the login goes over the network without TLS, which the scheme kafkas has";
+        found.push(Finding::Warning(text.to_owned()));
+    }
+    Ok(found)
+}
+
+fn absent(place: &Place, topic: &str) -> Error {
+    Error::configuration(format!("topic '{topic}' does not exist in {}", cluster_name(place)))
+}
+
+/// Counts what lies between the place of a group and the end of its topics. What was settled beyond that place counts, too:
+/// how much that is the broker does not know.
+pub(super) async fn inspect(place: &Place, group: &str) -> Result<Inspection, Error> {
+    let group = group.to_owned();
+    topics::ask(place, &NAME.into(), LOOK_LIMIT, move |asker| count(asker, &group)).await
+}
+
+fn count(asker: &Asker, group: &str) -> Result<Inspection, Error> {
+    let Topics::Named(names) = &asker.place.topics else {
+        return Err(Error::configuration("a pattern of topics cannot be inspected: name a topic"));
+    };
+    let mut waiting = 0;
+    for topic in asker.look()? {
+        let Some(partitions) = topic.partitions else { return Err(absent(&asker.place, &topic.name)) };
+        let places = places(asker, &topic.name, partitions, group)?;
+        for (partition, (low, high)) in (0..).zip(ends(asker, &topic)?) {
+            let start = if asker.place.start == Some(Start::Latest) { high } else { low };
+            let place = places.get(&partition).map_or(start, |place| *place.max(&low));
+            waiting += u64::try_from(high - place).unwrap_or(0);
+        }
+    }
+    let dead = match &names[..] {
+        [name] => Some(dead(asker, &dead_topic(name, group))?),
+        _ => None,
+    };
+    Ok(Inspection {
+        queue: names.join(","),
+        group: Some(group.to_owned()),
+        waiting: Some(waiting),
+        delayed: Some(0),
+        in_flight: None,
+        dead,
+        lag: Some(waiting),
+        oldest_age_ms: None,
+    })
+}
+
+/// Records in a dead-letter topic; none where there is no such topic.
+fn dead(asker: &Asker, name: &str) -> Result<u64, Error> {
+    let topic = asker.topic(name)?;
+    let lie = ends(asker, &topic)?.into_iter().map(|(low, high)| u64::try_from(high - low).unwrap_or(0));
+    Ok(lie.sum())
+}
+
+/// The first offset of each partition, and the one behind the last.
+fn ends(asker: &Asker, topic: &Topic) -> Result<Vec<(i64, i64)>, Error> {
+    let ends = |partition: u32| {
+        let asked = asker.client.client().fetch_watermarks(&topic.name, partition as i32, LOOK_LIMIT);
+        asked.map_err(|error| explain(format_args!("partition {partition} of topic '{}'", topic.name), &error))
+    };
+    (0..topic.partitions.unwrap_or(0)).map(ends).collect()
+}
+
+/// What the group has committed in each partition where it has, by a client of it that is no member.
+fn places(asker: &Asker, topic: &str, partitions: u32, group: &str) -> Result<BTreeMap<i32, i64>, Error> {
+    let place = &asker.place;
+    let config = client::reader(place, NAME, group, 1);
+    let reader: BaseConsumer<Ear> = client::create(&config, Ear::new(NAME.into(), place), place)?;
+    let mut all = TopicPartitionList::new();
+    all.add_partition_range(topic, 0, partitions.saturating_sub(1) as i32);
+    // A list that outlives its client keeps it from ending: only numbers leave this.
+    let asked = reader.committed_offsets(all, LOOK_LIMIT);
+    let told =
+        asked.map_err(|error| explain(format_args!("the places of group '{group}' in topic '{topic}'"), &error))?;
+    let places = told.elements().into_iter().filter_map(|each| match each.offset() {
+        Offset::Offset(place) => Some((each.partition(), place)),
+        _ => None,
+    });
+    Ok(places.collect())
+}
