@@ -12,7 +12,7 @@ fn subject(kafka: &Kafka, base: String, name: &str, reads: &'static str) -> Subj
     Subject::new(name, longshore::transport::kafka::Kafka::default(), move |_| {
         count += 1;
         let topic = format!("{run}-{count}");
-        Place::new(format!("{base}?topic={topic}"), format!("{base}?topic={topic}&group={{group}}{reads}"))
+        Place::new(format!("{base}?topic={topic}"), format!("{base}?topic={topic}&group={{group}}-{run}{reads}"))
     })
     .patience(Duration::from_secs(30))
     .quiet(Duration::from_millis(300))

@@ -76,7 +76,7 @@ async fn workers_that_come_and_go_in_order_do_everything_once_and_keep_the_order
         for partition in 0..PARTITIONS as i32 {
             put_keyed(&kafka, &topic, partition).await;
         }
-        let url = format!("{}?topic={topic}&group=storm&{protocol}", kafka.url());
+        let url = format!("{}?topic={topic}&group={topic}&{protocol}", kafka.url());
         let effects = Arc::new(Effects::default());
         let (began, all) = (Instant::now(), PARTITIONS as usize * EACH);
         let mut workers = vec![worker(&url, &effects).await];
