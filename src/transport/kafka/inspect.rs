@@ -12,10 +12,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a look may take: as long as a connection and a few answers do.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// What a broker cannot answer yet is asked again after so long.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The name that the broker and log lines show for a look.
 const NAME: &str = "longshore looks";
 
@@ -101,12 +103,24 @@ fn places(asker: &Asker, topic: &str, partitions: u32, group: &str) -> Result<BT
     let place = &asker.place;
     let config = client::reader(place, NAME, group, 1);
     let reader: BaseConsumer<Ear> = client::create(&config, Ear::new(NAME.into(), place), place)?;
-    let mut all = TopicPartitionList::new();
-    all.add_partition_range(topic, 0, partitions.saturating_sub(1) as i32);
+    let until = Instant::now() + LOOK_LIMIT;
     // A list that outlives its client keeps it from ending: only numbers leave this.
-    let asked = reader.committed_offsets(all, LOOK_LIMIT);
-    let told =
-        asked.map_err(|error| explain(format_args!("the places of group '{group}' in topic '{topic}'"), &error))?;
+    let told = loop {
+        let mut all = TopicPartitionList::new();
+        all.add_partition_range(topic, 0, partitions.saturating_sub(1) as i32);
+        match reader.committed_offsets(all, LOOK_LIMIT) {
+            Ok(told) => break told,
+            Err(error) => {
+                let what = format_args!("the places of group '{group}' in topic '{topic}'");
+                let error = explain(what, &error);
+                // The first group of a cluster is asked for while its place is made, others while theirs moves.
+                if !error.is_retryable() || Instant::now() >= until {
+                    return Err(error);
+                }
+                std::thread::sleep(AGAIN_AFTER);
+            }
+        }
+    };
     let places = told.elements().into_iter().filter_map(|each| match each.offset() {
         Offset::Offset(place) => Some((each.partition(), place)),
         _ => None,
