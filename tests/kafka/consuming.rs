@@ -473,3 +473,20 @@ async fn a_group_that_may_not_be_joined_ends_the_start() {
     assert_eq!(kind, ErrorKind::Credentials, "{text}");
     assert!(!text.contains("password"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_outlasts_the_poll_interval_costs_nobody_a_partition() {
+    let Some(kafka) = shared() else { return };
+    let topic = topic(&kafka, "slow-handler", 1).await;
+    put(&kafka, &topic, 0, numbers(0..2)).await;
+    let short = "max.poll.interval.ms=6000&session.timeout.ms=6000";
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}&{short}")).await;
+    let slow = reader.take(1).await;
+    // Nothing is asked for meanwhile, as when every handler is busy.
+    let _ = tokio::time::timeout(Duration::from_secs(9), reader.until("nothing", |_| false)).await;
+    reader.ack(&slow);
+    reader.flush().await;
+    assert_eq!((reader.proven, reader.stale, reader.lost.len()), (1, 0, 0), "{}", reader.heard());
+    assert_eq!(texts(&reader.take(1).await), ["1"]);
+    reader.close(Duration::from_secs(10)).await;
+}
