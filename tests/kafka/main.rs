@@ -8,10 +8,11 @@ mod kafka;
 mod login;
 mod looks;
 mod outages;
-mod producers;
 mod poison;
+mod producers;
 mod publishing;
 mod reader;
+mod rebalances;
 mod records;
 #[path = "../support/writer.rs"]
 mod writer;

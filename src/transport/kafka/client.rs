@@ -118,7 +118,9 @@ pub(super) fn member(place: &Place, worker: &str, group: &str, queued_kbytes: u3
 /// `queued_kbytes` bounds what is fetched ahead, in KiB, of each partition.
 pub(super) fn reader(place: &Place, worker: &str, group: &str, queued_kbytes: u32) -> ClientConfig {
     let mut config = base(place, worker, &CONSUMER);
-    for name in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
+    // Of members alone; the last of them is checked against the first where that is not set, too.
+    for name in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "max.poll.interval.ms"]
+    {
         config.remove(name);
     }
     consumer(&mut config, place, group, queued_kbytes);

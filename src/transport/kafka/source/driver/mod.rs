@@ -2,30 +2,31 @@
 //!
 //! It never waits for the cluster: what the client library answers in its own time it leaves to the clerk.
 
+mod asks;
 mod committing;
 mod group;
 mod leaving;
 mod link;
+mod opening;
 mod reading;
 
-use super::super::context::Ear;
-use super::super::place::{Start, Topics};
-use super::super::{client, topics};
+use super::super::context::Heard;
+use super::super::place::Start;
+use super::super::topics;
 use super::Setup;
 use super::bell::Bell;
 use super::clerk::{Answer, Clerk, Job};
 use super::desk::Desk;
 use super::inbound::Reading;
-use super::member::{Member, MemberContext, serve, wake_by};
+use super::member::{Member, serve};
 use super::part::{Part, Sent};
 use super::reader::Reader;
 use super::seats::Seats;
-use crate::error::{Error, ErrorKind};
-use crate::failure::Tally;
+use crate::error::Error;
 use crate::message::At;
-use crate::transport::{Ask, Backlog, Event, Settlement};
+use crate::transport::Event;
 use link::Link;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -34,12 +35,6 @@ use std::time::{Duration, Instant};
 
 /// The thread looks round at least this often.
 const TICK: Duration = Duration::from_millis(250);
-/// Fetched ahead over all partitions of the topics, of which most are other members' if there are many.
-const AHEAD_KBYTES: u32 = 32 << 10;
-/// Of a partition no less is fetched ahead.
-const LEAST_AHEAD_KBYTES: u32 = 64;
-/// A pattern is taken to match so many partitions: what it matches is not known before.
-const MATCHED: u32 = 64;
 
 /// What the clerk is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,124 +89,14 @@ pub(super) type Ready = Receiver<Result<Vec<topics::Topic>, Error>>;
 
 /// Runs until the source is closed, has failed, or is dropped.
 pub(super) fn run(setup: Arc<Setup>, desk: Arc<Desk>, bell: Arc<Bell>, ready: &Ready) {
-    let Some(topics) = wait_until_ready(&desk, &bell, ready) else { return };
+    let Some(topics) = opening::wait_until_ready(&desk, &bell, ready) else { return };
     match Driver::connect(setup, desk.clone(), bell, &topics) {
         Ok(driver) => driver.drive(),
         Err(error) => desk.say(Event::Failed(error)),
     }
 }
 
-/// `None` when the source has ended meanwhile.
-fn wait_until_ready(desk: &Desk, bell: &Bell, ready: &Ready) -> Option<Vec<topics::Topic>> {
-    loop {
-        match ready.try_recv() {
-            Ok(Ok(topics)) => return Some(topics),
-            Ok(Err(error)) => {
-                desk.say(Event::Failed(error));
-                return None;
-            }
-            Err(TryRecvError::Empty) => {}
-            // Its task was dropped with the source, or has panicked.
-            Err(TryRecvError::Disconnected) => {
-                desk.say(Event::Failed(Error::new(
-                    ErrorKind::Start,
-                    "the search for the topics ended without a result",
-                )));
-                return None;
-            }
-        }
-        for ask in desk.asks() {
-            match ask {
-                // Of an earlier source: this one has delivered nothing.
-                Ask::Settle(these) => {
-                    let mut stale = Tally::default();
-                    these.iter().for_each(|settlement| settlement.verdict.count(&mut stale));
-                    let (proven, unknown) = (Tally::default(), Tally::default());
-                    desk.say(Event::Settled { proven, stale, unknown });
-                }
-                Ask::Flush { .. } => desk.say(Event::Flushed),
-                Ask::Measure => desk.say(Event::Measured(Backlog::default())),
-                Ask::Close { .. } => {
-                    desk.say(Event::Closed { returned: 0, unknown: Tally::default() });
-                    return None;
-                }
-                _ => desk.go_on(),
-            }
-        }
-        if desk.see().crashed {
-            return None;
-        }
-        bell.wait(Some(Instant::now() + TICK), &mut Vec::new());
-    }
-}
-
 impl Driver {
-    /// Makes both consumers and subscribes.
-    fn connect(setup: Arc<Setup>, desk: Arc<Desk>, bell: Arc<Bell>, found: &[topics::Topic]) -> Result<Self, Error> {
-        let (place, worker, group) = (&setup.place, &setup.spec.worker, &setup.group);
-        let ear = || Ear::new(worker.clone(), place);
-        // It reads nothing; what slips in before it is paused is not worth a buffer.
-        let mut config = client::member(place, worker, group, 1);
-        // Places in a log are those of all its records.
-        config.set("isolation.level", "read_uncommitted");
-        let mut member: Member = client::create(&config, MemberContext::new(ear()), place)?;
-        wake_by(&mut member, &bell);
-        let partitions: u32 = match &place.topics {
-            Topics::Named(_) => found.iter().filter_map(|topic| topic.partitions).sum(),
-            Topics::Pattern(_) => MATCHED,
-        };
-        let ahead = (AHEAD_KBYTES / partitions.max(1)).max(LEAST_AHEAD_KBYTES);
-        let mut config = client::reader(place, worker, group, ahead);
-        // An offset out of range is ours to judge, not the client library's.
-        config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
-        let mut reader: BaseConsumer<Ear> = client::create(&config, ear(), place)?;
-        let ring = bell.clone();
-        reader.set_nonempty_callback(move || ring.ring());
-        let topics: Vec<&str> = match &place.topics {
-            Topics::Named(topics) => topics.iter().map(String::as_str).collect(),
-            Topics::Pattern(pattern) => vec![pattern],
-        };
-        let failed = |why: &dyn std::fmt::Display| Error::new(ErrorKind::Start, format!("group '{group}': {why}"));
-        member.subscribe(&topics).map_err(|error| failed(&error))?;
-        let (member, reader) = (Arc::new(member), Arc::new(reader));
-        let clerk = Clerk::start(worker, member.clone(), reader.clone(), bell.clone());
-        let clerk = clerk.map_err(|error| failed(&format_args!("no thread: {error}")))?;
-        let seats = match &place.topics {
-            Topics::Named(topics) => Seats::new(topics.iter().map(String::as_str)),
-            Topics::Pattern(_) => Seats::default(),
-        };
-        let link = Link::new(Instant::now() + setup.spec.patience);
-        let reading = Reading::new(place.key.clone(), setup.spec.max_message);
-        Ok(Self {
-            setup,
-            desk,
-            bell,
-            member,
-            reader,
-            clerk,
-            busy: None,
-            seats,
-            parts: Parts::default(),
-            epoch: 0,
-            paused: HashSet::new(),
-            reading,
-            filled: VecDeque::new(),
-            batch_bytes: 0,
-            intake_stopped: false,
-            commits: committing::Commits::default(),
-            sent: Vec::new(),
-            marks: Vec::new(),
-            flushes: Vec::new(),
-            leaving: None,
-            closing: None,
-            look_at: None,
-            measuring: false,
-            look_round_at: Instant::now(),
-            has_new: false,
-            link,
-        })
-    }
-
     fn drive(mut self) {
         let mut rung = Vec::new();
         loop {
@@ -267,123 +152,6 @@ impl Driver {
         moments.fold(now + TICK, Instant::min)
     }
 
-    fn told(&mut self, ask: Ask) {
-        match ask {
-            Ask::Settle(these) => self.settle(&these),
-            Ask::Return(these) => {
-                for at in &these {
-                    self.give_back(*at);
-                }
-                self.desk.out_of_hand(these.len() as u64);
-                let touched: HashSet<u32> = these.iter().map(|at| at.partition).collect();
-                self.read_again(&touched);
-                self.desk.go_on();
-            }
-            Ask::Mark(at) => {
-                let part = self.parts.get_mut(&at.partition).filter(|part| part.is_of(at));
-                if let Some(work) = part.and_then(|part| part.work.as_mut()) {
-                    work.begin_run(at.position);
-                    self.marks.push(at);
-                }
-            }
-            Ask::Flush { by } => self.flushes.push(committing::Flushing { by, round: None }),
-            Ask::StopIntake => {
-                self.intake_stopped = true;
-                self.take_back(|_| true);
-            }
-            Ask::Pause(Some(partitions)) => {
-                let these: HashSet<u32> = partitions.iter().copied().collect();
-                for part in self.parts.values_mut().filter(|part| these.contains(&part.number)) {
-                    part.paused = true;
-                }
-                self.read_again(&these);
-                self.paused.extend(these);
-                self.desk.go_on();
-            }
-            Ask::Resume(partitions) => {
-                let resumed: Vec<u32> = match partitions {
-                    Some(these) => these.into_vec(),
-                    None => self.paused.iter().copied().collect(),
-                };
-                for number in resumed {
-                    self.paused.remove(&number);
-                    self.parts.entry(number).and_modify(|part| part.paused = false);
-                    self.list(number);
-                }
-            }
-            Ask::Released(ownership) => self.released(&ownership),
-            Ask::Measure => self.measuring = true,
-            Ask::Close { by } => {
-                self.take_back(|_| true);
-                self.closing = Some(leaving::Closing::new(by));
-            }
-            _ => {}
-        }
-    }
-
-    fn settle(&mut self, these: &[Settlement]) {
-        let (mut stale, mut settled) = (Tally::default(), 0);
-        // Settlements of a partition come in a row: it is looked up once for each.
-        for row in these.chunk_by(|one, next| one.at.partition == next.at.partition) {
-            let mut part = self.parts.get_mut(&row[0].at.partition);
-            for Settlement { at, verdict } in row {
-                let ours = part.as_mut().filter(|part| part.is_of(*at)).and_then(|part| part.work.as_mut());
-                let Some(work) = ours else {
-                    verdict.count(&mut stale);
-                    continue;
-                };
-                if !work.tracker.settle(at.position) {
-                    verdict.count(&mut stale);
-                    continue;
-                }
-                work.pending.add(at.position, *verdict);
-                work.end_run(at.position, true);
-                settled += 1;
-            }
-        }
-        if settled > 0 {
-            self.desk.out_of_hand(settled);
-            self.commits.worth(Instant::now());
-        }
-        if stale.total() > 0 {
-            self.say_settled(Tally::default(), stale, Tally::default());
-        }
-    }
-
-    fn say_settled(&self, proven: Tally, stale: Tally, unknown: Tally) {
-        if proven.total() + stale.total() + unknown.total() > 0 {
-            self.desk.say(Event::Settled { proven, stale, unknown });
-        }
-    }
-
-    fn give_back(&mut self, at: At) {
-        let part = self.parts.get_mut(&at.partition).filter(|part| part.is_of(at));
-        let Some(work) = part.and_then(|part| part.work.as_mut()) else { return };
-        if work.tracker.give_back(at.position) {
-            work.end_run(at.position, false);
-        }
-    }
-
-    /// Takes back what was read of these and not handed over.
-    fn take_back(&mut self, which: impl Fn(u32) -> bool) {
-        for slab in self.desk.take_ready(which) {
-            for head in slab.heads() {
-                self.give_back(head.at);
-            }
-        }
-    }
-
-    /// Takes back what was read of these and not handed over, and goes back to the first one that was given back.
-    fn read_again(&mut self, these: &HashSet<u32>) {
-        self.take_back(|number| these.contains(&number));
-        if self.intake_stopped {
-            return;
-        }
-        for number in these {
-            self.rewind(*number);
-        }
-    }
-
     /// Gives the clerk the next thing to do, the most urgent first.
     fn occupy_clerk(&mut self, now: Instant) {
         self.flushes_end(now);
@@ -431,8 +199,10 @@ impl Driver {
 
     /// Looks whether the cluster is there, and what the client library has to say of it.
     fn watch(&mut self, now: Instant) -> ControlFlow<()> {
-        let heard: Vec<_> =
-            self.member.context().ear().take().into_iter().chain(self.reader.context().take()).collect();
+        let of_reader = self.reader.context().take();
+        // The same outage twice would be two: the member's word holds.
+        let of_reader = of_reader.into_iter().filter(|heard| !matches!(heard, Heard::Lost(_)));
+        let heard: Vec<_> = self.member.context().ear().take().into_iter().chain(of_reader).collect();
         for heard in heard {
             if let Some(event) = self.link.heard(heard) {
                 let over = matches!(event, Event::Failed(_));
