@@ -18,15 +18,10 @@ fn subject(kafka: &Kafka, base: String, name: &str, reads: &'static str) -> Subj
     .quiet(Duration::from_millis(300))
 }
 
-/// What needs a shelf, which this transport does not have yet: it goes from here with the shelf that comes.
-const OF_THE_SHELF: [&str; 2] =
-    ["a_dead_letter_place_takes_and_shows_whole_messages", "a_shelf_removes_what_it_is_told_and_nothing_else"];
-
 async fn conforms(name: &str, reads: &'static str) {
     let Some(kafka) = kafka::shared() else { return };
     let subject = subject(&kafka, kafka.url().to_owned(), name, reads);
-    let cases = conformance::names().filter(|case| !OF_THE_SHELF.contains(case));
-    let report = conformance::run(cases.fold(subject, Subject::only)).await;
+    let report = conformance::run(subject).await;
     println!("{report}");
     report.assert();
 }

@@ -5,6 +5,8 @@ use super::context::{Ear, cluster_name};
 use super::dead_topic;
 use super::place::{Place, Start, Topics};
 use super::refusal::explain;
+use super::shelf::shelf_group;
+use super::source::{Note, read};
 use super::topics::{self, Asker, Topic};
 use crate::error::Error;
 use crate::transport::{Finding, Inspection};
@@ -12,14 +14,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// What a look may take: as long as a connection and a few answers do.
-const LOOK_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// What a broker cannot answer yet is asked again after so long.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The name that the broker and log lines show for a look.
-const NAME: &str = "longshore looks";
+pub(super) const NAME: &str = "longshore looks";
 
 /// Tries all that a source or sink needs and that can be tried without a change.
 pub(super) async fn check(place: &Place) -> Result<Vec<Finding>, Error> {
@@ -41,12 +44,12 @@ pub(super) async fn check(place: &Place) -> Result<Vec<Finding>, Error> {
     Ok(found)
 }
 
-fn absent(place: &Place, topic: &str) -> Error {
+pub(super) fn absent(place: &Place, topic: &str) -> Error {
     Error::configuration(format!("topic '{topic}' does not exist in {}", cluster_name(place)))
 }
 
-/// Counts what lies between the place of a group and the end of its topics. What was settled beyond that place counts, too:
-/// how much that is the broker does not know.
+/// Counts what lies between the place of a group and the end of its topics, but for what the place says is settled beyond
+/// it. Offsets without a record count, too: of those the broker does not tell.
 pub(super) async fn inspect(place: &Place, group: &str) -> Result<Inspection, Error> {
     let group = group.to_owned();
     topics::ask(place, &NAME.into(), LOOK_LIMIT, move |asker| count(asker, &group)).await
@@ -62,8 +65,7 @@ fn count(asker: &Asker, group: &str) -> Result<Inspection, Error> {
         let places = places(asker, &topic.name, partitions, group)?;
         for (partition, (low, high)) in (0..).zip(ends(asker, &topic)?) {
             let start = if asker.place.start == Some(Start::Latest) { high } else { low };
-            let place = places.get(&partition).map_or(start, |place| *place.max(&low));
-            waiting += u64::try_from(high - place).unwrap_or(0);
+            waiting += left(places.get(&partition), start, low, high);
         }
     }
     let dead = match &names[..] {
@@ -82,15 +84,27 @@ fn count(asker: &Asker, group: &str) -> Result<Inspection, Error> {
     })
 }
 
-/// Records in a dead-letter topic; none where there is no such topic.
+/// Records in a dead-letter topic that were not taken off; none where there is no such topic.
 fn dead(asker: &Asker, name: &str) -> Result<u64, Error> {
     let topic = asker.topic(name)?;
-    let lie = ends(asker, &topic)?.into_iter().map(|(low, high)| u64::try_from(high - low).unwrap_or(0));
-    Ok(lie.sum())
+    let Some(partitions) = topic.partitions else { return Ok(0) };
+    let places = places(asker, name, partitions, shelf_group(name))?;
+    let ends = (0..).zip(ends(asker, &topic)?);
+    Ok(ends.map(|(partition, (low, high))| left(places.get(&partition), low, low, high)).sum())
+}
+
+/// Offsets of a partition that a group has not settled; without a place it begins at `start`.
+fn left(place: Option<&Committed>, start: i64, low: i64, high: i64) -> u64 {
+    // One behind the end is of a log that is no more.
+    let place = place.filter(|place| place.offset <= high.unsigned_abs());
+    let Some(place) = place else { return u64::try_from(high - start).unwrap_or(0) };
+    let (low, high) = (low.unsigned_abs(), high.unsigned_abs());
+    let settled: u64 = place.settled(high).map(|run| run.end.saturating_sub(run.start.max(low))).sum();
+    high.saturating_sub(place.offset.max(low)).saturating_sub(settled)
 }
 
 /// The first offset of each partition, and the one behind the last.
-fn ends(asker: &Asker, topic: &Topic) -> Result<Vec<(i64, i64)>, Error> {
+pub(super) fn ends(asker: &Asker, topic: &Topic) -> Result<Vec<(i64, i64)>, Error> {
     let ends = |partition: u32| {
         let asked = asker.client.client().fetch_watermarks(&topic.name, partition as i32, LOOK_LIMIT);
         asked.map_err(|error| explain(format_args!("partition {partition} of topic '{}'", topic.name), &error))
@@ -98,17 +112,49 @@ fn ends(asker: &Asker, topic: &Topic) -> Result<Vec<(i64, i64)>, Error> {
     (0..topic.partitions.unwrap_or(0)).map(ends).collect()
 }
 
-/// What the group has committed in each partition where it has, by a client of it that is no member.
-fn places(asker: &Asker, topic: &str, partitions: u32, group: &str) -> Result<BTreeMap<i32, i64>, Error> {
+/// The place of a group in a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Committed {
+    pub(super) offset: u64,
+    pub(super) metadata: String,
+}
+
+impl Committed {
+    /// What its metadata says, if that is about a log that ends there.
+    pub(super) fn noted(&self, end: u64) -> (Note, Vec<Range<u64>>) {
+        read(&self.metadata, self.offset, Some(end)).unwrap_or_default()
+    }
+
+    /// Runs beyond it that are settled.
+    fn settled(&self, end: u64) -> impl Iterator<Item = Range<u64>> {
+        self.noted(end).1.into_iter()
+    }
+}
+
+/// What a group has committed, by partition where it has.
+pub(super) type Places = BTreeMap<i32, Committed>;
+
+/// What the group has committed, asked by a client of it that is no member.
+pub(super) fn places(asker: &Asker, topic: &str, partitions: u32, group: &str) -> Result<Places, Error> {
     let place = &asker.place;
     let config = client::reader(place, NAME, group, 1);
     let reader: BaseConsumer<Ear> = client::create(&config, Ear::new(NAME.into(), place), place)?;
+    committed(&reader, topic, partitions, group)
+}
+
+/// The same of a client that there is. Blocks for [`LOOK_LIMIT`] or a little more.
+pub(super) fn committed(
+    reader: &BaseConsumer<Ear>,
+    topic: &str,
+    partitions: u32,
+    group: &str,
+) -> Result<Places, Error> {
     let until = Instant::now() + LOOK_LIMIT;
-    // A list that outlives its client keeps it from ending: only numbers leave this.
+    // A list that outlives its client keeps it from ending: only values leave this.
     let told = loop {
         let mut all = TopicPartitionList::new();
         all.add_partition_range(topic, 0, partitions.saturating_sub(1) as i32);
-        match reader.committed_offsets(all, LOOK_LIMIT) {
+        match reader.committed_offsets(all, until.saturating_duration_since(Instant::now()).max(AGAIN_AFTER)) {
             Ok(told) => break told,
             Err(error) => {
                 let what = format_args!("the places of group '{group}' in topic '{topic}'");
@@ -122,7 +168,10 @@ fn places(asker: &Asker, topic: &str, partitions: u32, group: &str) -> Result<BT
         }
     };
     let places = told.elements().into_iter().filter_map(|each| match each.offset() {
-        Offset::Offset(place) => Some((each.partition(), place)),
+        Offset::Offset(offset) => {
+            let offset = u64::try_from(offset).ok()?;
+            Some((each.partition(), Committed { offset, metadata: each.metadata().to_owned() }))
+        }
         _ => None,
     });
     Ok(places.collect())

@@ -5,7 +5,8 @@
 //! follows from it, is said where the code relies on it.
 //!
 //! The rooms: `place` and `settings` read a URL; `client` sets up clients and `context` hears what they say; `topics` asks
-//! the cluster for its topics and creates absent ones; `refusal` turns errors over; `inspect` looks without taking; `sink`
+//! the cluster for its topics and creates absent ones; `refusal` turns errors over; `inspect` and `shelf` look
+//! without taking; `sink`
 //! is a producer at work, and `source` a member of a group and a reader beside it.
 
 mod client;
@@ -14,13 +15,14 @@ mod inspect;
 mod place;
 mod refusal;
 mod settings;
+mod shelf;
 mod sink;
 mod source;
 mod topics;
 
 use super::{
-    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Inspection, Side, Sink, SinkPlan, SinkSpec, Source,
-    SourceHooks, SourcePlan, SourceSpec, Transport, Url,
+    BoxFuture, Capabilities, DeadPlace, DeliveryCount, Finding, Inspection, Shelf, Side, Sink, SinkPlan, SinkSpec,
+    Source, SourceHooks, SourcePlan, SourceSpec, Transport, Url,
 };
 use crate::error::Error;
 use place::{Place, Topics};
@@ -97,6 +99,13 @@ impl Transport for Kafka {
 
     fn inspect<'a>(&'a self, url: &'a Url, group: &'a str) -> BoxFuture<'a, Result<Inspection, Error>> {
         Box::pin(async move { inspect::inspect(&Place::read(url, Side::Source)?, group).await })
+    }
+
+    fn shelf<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<Box<dyn Shelf>, Error>> {
+        Box::pin(async move {
+            let shelf = shelf::KafkaShelf::open(Place::read(url, Side::Source)?).await?;
+            Ok(Box::new(shelf) as Box<dyn Shelf>)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 
 /// How records are read.
-pub(super) struct Reading {
+pub(in super::super) struct Reading {
     pub(super) key: KeyFrom,
     pub(super) max_message: u64,
     /// Headers of the record at hand; kept for its buffer.
@@ -14,12 +14,16 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn new(key: KeyFrom, max_message: u64) -> Self {
+    pub(in super::super) fn new(key: KeyFrom, max_message: u64) -> Self {
         Self { key, max_message, headers: Headers::new() }
     }
 
     /// Adds a record to a batch.
-    pub(super) fn push<'a>(&mut self, builder: &'a mut SlabBuilder, record: &BorrowedMessage<'_>) -> &'a mut Head {
+    pub(in super::super) fn push<'a>(
+        &mut self,
+        builder: &'a mut SlabBuilder,
+        record: &BorrowedMessage<'_>,
+    ) -> &'a mut Head {
         self.headers.clear();
         if let Some(headers) = record.headers() {
             // A value that is absent is empty here: the same to whoever reads it as bytes.

@@ -19,6 +19,9 @@ use super::place::Place;
 use super::{client, topics};
 use crate::error::{Error, ErrorKind};
 use crate::transport::{Ask, BoxFuture, Event, Source, SourceSpec};
+pub(super) use inbound::Reading;
+pub(super) use tracker::{LONGEST, Note, Step, Tracker, read, write};
+
 use bell::Bell;
 use desk::Desk;
 use std::future::poll_fn;

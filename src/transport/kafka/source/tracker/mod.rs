@@ -4,6 +4,6 @@ mod map;
 mod partition;
 mod pending;
 
-pub(super) use map::{LONGEST, Note, Noted, read, write};
-pub(super) use partition::{Step, Tracker};
+pub(in super::super) use map::{LONGEST, Note, Noted, read, write};
+pub(in super::super) use partition::{Step, Tracker};
 pub(super) use pending::Pending;
