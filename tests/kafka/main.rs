@@ -14,5 +14,6 @@ mod publishing;
 mod reader;
 mod rebalances;
 mod records;
+mod shelves;
 #[path = "../support/writer.rs"]
 mod writer;
