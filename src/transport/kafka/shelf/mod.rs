@@ -1,19 +1,22 @@
 //! Looking into a topic, and taking off what was looked at: dead letters, mostly.
 //!
-//! A look is a reader that belongs to no group: it is told where to begin and commits nothing. It
-//! goes from the place of the group, or where there is none from the beginning, to the end as it was at the open, one
-//! partition after the other. What that place says is settled beyond it is stepped over. Without a group in the URL it is
-//! that of the shelf, which has the name of the topic: see [`shelf_group`].
+//! A look is a reader that belongs to no group: it is told where to begin and commits nothing. It goes from the place of
+//! the group, or where there is none from the beginning, to the end as it was at the open, one partition after the other.
+//! What that place says is settled beyond it is stepped over. Without a group in the URL it is the shelf's own, which has
+//! the name of the topic.
 //!
-//! A log cannot lose one record. Taken off means that the shelf's group has settled it: its place, with the offsets
-//! beyond it in the metadata of the commit as a source writes them, is read again, joined with what is taken off and
-//! committed before [`Shelf::remove`] says so. Every process sees it then, and `inspect` counts by it. Records below that
-//! place are deleted from the log where the URL names no group: a broker forgets the place of a group that nobody uses
-//! (after 7 days by default), and letters that were taken off would be back.
+//! A log cannot lose one record. Taken off means that the group has settled it: its place, with the offsets beyond it in
+//! the metadata of the commit as a source writes them, is read again, joined with what is taken off and committed before
+//! a removal is answered. Every process sees it then, and `inspect` counts by it. Where the URL names no group, records
+//! below that place are deleted from the log as well, if that is allowed: a broker forgets the place of a group that
+//! nobody uses (after 7 days by default), and letters that were taken off would be back.
 //!
 //! What this cannot do: between the reading of a place and its commit another process may commit as well, and what that
-//! one has taken off comes back then. None is lost by it. And a place whose members are at work is theirs alone: the
-//! broker refuses a commit beside them.
+//! one has taken off comes back then; none is lost by it. A place holds about 2,000 runs of offsets: who takes off every
+//! second letter of more is told so. And a place whose members are at work is theirs alone: the broker refuses a commit
+//! beside them.
+//!
+//! `look` is the thread that reads and commits, `part` the pure state of one partition.
 
 mod look;
 mod part;
@@ -32,9 +35,10 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// What a removal may take: the question for the places ([`LOOK_LIMIT`]), the commit, for which the client library has no
-/// limit of its own but a request's 20 s, and the deletion, as long as the question.
+/// limit of its own, as long as a request may take (20 s), and the deletion (5 s).
 const REMOVE_LIMIT: Duration = Duration::from_secs(40);
-/// The group whose place says what was taken off a topic: `orders.ship.dead` for `orders.ship.dead`.
+
+/// The group whose place says what was taken off a topic, for a URL that names none.
 pub(super) fn shelf_group(topic: &str) -> &str {
     topic
 }
@@ -43,7 +47,7 @@ pub(super) fn shelf_group(topic: &str) -> &str {
 pub(super) struct KafkaShelf {
     jobs: Sender<Job>,
     of: String,
-    /// A removal has no answer yet: its thread may be held up for long.
+    /// A removal was not answered in time or not waited for: the thread may be held up by it for long.
     unanswered: bool,
 }
 
