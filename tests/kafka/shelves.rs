@@ -214,3 +214,29 @@ async fn a_broker_that_stands_still_ends_a_look_in_time() {
     assert_eq!(rest(&mut unread, 10).await.len(), 3);
     assert_eq!(read.remove(vec![seen[0].1]).await.unwrap(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_delete_records_takes_letters_off_and_who_may_not_commit_is_told() {
+    let Some(kafka) = kafka::own(&["--sasl"]) else { return };
+    let (topic, letters) = topics(&kafka, 1).await;
+    put(&kafka, &letters, 0, numbers(0..3)).await;
+    let allow = |what: [&'static str; 2]| {
+        let of = letters.clone();
+        kafka.aside(move |kafka| {
+            let [what, operation] = what;
+            let who = ["--allow-principal", "User:nobody", "--operation", operation];
+            kafka.ctl(&[&["acls", "--add", what, &of][..], &who].concat())
+        })
+    };
+    allow(["--topic", "read"]).await;
+    allow(["--group", "describe"]).await;
+    let url = format!("{}?topic={letters}", kafka.nobody_url());
+    let mut shelf = open(&url).await.unwrap();
+    let all = rest(&mut shelf, 10).await;
+    let error = shelf.remove(vec![all[0].1]).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Credentials && error.to_string().contains(&letters), "{error:?}");
+    allow(["--group", "read"]).await;
+    assert_eq!(shelf.remove(all[..2].iter().map(|(_, at)| *at).collect()).await.unwrap(), 2);
+    assert_eq!((shown(&url).await, dead(&kafka, &topic).await), (vec!["2".to_owned()], 1));
+    assert_eq!(ends(&kafka, &letters).await, (0, 3));
+}
