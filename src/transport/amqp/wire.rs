@@ -13,6 +13,9 @@ use tokio::sync::watch;
 /// A broker that does not answer a request within this is taken for dead, and its connection is cut.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// The client library tells of the end of a channel in two places, which may be so far apart.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
+
 /// The socket of a connection, to be shut down past TLS, the client library and a broker that does not answer.
 #[derive(Debug, Clone)]
 pub(super) struct Cut(Arc<OwnedFd>);
@@ -45,12 +48,15 @@ pub(super) struct Wire {
     /// `host:port` of the broker.
     pub(super) host: String,
     state: watch::Receiver<State>,
+    /// What the last channel was closed for that was closed.
+    closed_channel: watch::Receiver<Option<lapin::Error>>,
     listening: tokio::task::JoinHandle<()>,
 }
 
 impl Wire {
     pub(super) fn new(connection: Connection, cut: Cut, host: String) -> Self {
         let (tell, state) = watch::channel(State::Open);
+        let (tell_closed, closed_channel) = watch::channel(None);
         // The one listener of this connection: two would take events from each other.
         let mut events = Box::pin(connection.events_listener());
         let listening = tokio::spawn(async move {
@@ -58,8 +64,8 @@ impl Wire {
                 match event {
                     Event::ConnectionBlocked(why) => drop(tell.send(State::Blocked(why))),
                     Event::ConnectionUnblocked => drop(tell.send(State::Open)),
-                    // A channel of it was closed: whoever owns that hears it there.
-                    Event::Error(error) if is_of_channel(&error) => {}
+                    // A channel of it was closed, which its owner hears there; not always what for.
+                    Event::Error(error) if is_of_channel(&error) => drop(tell_closed.send(Some(error))),
                     Event::Error(error) => {
                         let _ = tell.send(State::Gone(words(&error)));
                     }
@@ -74,7 +80,14 @@ impl Wire {
                 ends
             });
         });
-        Self { connection, cut, host, state, listening }
+        Self { connection, cut, host, state, closed_channel, listening }
+    }
+
+    /// Hears what channels are closed for from now on, for an owner who may hear only that his is.
+    pub(super) fn closed_channels(&self) -> ClosedChannels {
+        let mut closed = self.closed_channel.clone();
+        closed.mark_unchanged();
+        ClosedChannels(closed)
     }
 
     /// Follows what is known of the connection.
@@ -101,6 +114,17 @@ impl Wire {
     pub(super) async fn close(self, within: Duration) {
         let closing = self.connection.close(200, "closed by its owner".into());
         let _ = tokio::time::timeout(within, closing).await;
+    }
+}
+
+/// What channels of a connection are closed for.
+pub(super) struct ClosedChannels(watch::Receiver<Option<lapin::Error>>);
+
+impl ClosedChannels {
+    /// What the last one was closed for that was closed since; `None` where nothing is heard soon: the connection is gone.
+    pub(super) async fn why(&mut self) -> Option<lapin::Error> {
+        tokio::time::timeout(HEARD_WITHIN, self.0.changed()).await.ok()?.ok()?;
+        self.0.borrow_and_update().clone()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Target;
 use super::book::Book;
-use super::press::{Press, Verdict};
+use super::press::{Press, Verdict, says_why};
 use super::route::{Found, Route};
 use crate::error::{Error, ErrorKind};
 use crate::failure::Failure;
@@ -177,7 +177,7 @@ impl Driver {
     }
 
     async fn publish(&mut self, wire: &Wire, press: &mut Press) -> End {
-        let mut state = wire.state();
+        let (mut state, mut closed) = (wire.state(), wire.closed_channels());
         let frame_max = wire.frame_max();
         loop {
             while let Ok(ask) = self.asks.try_recv() {
@@ -247,6 +247,10 @@ impl Driver {
                         Ok(()) if decided < WAVE && press.in_flight() >= WAVE => tokio::task::yield_now().await,
                         Ok(()) => {}
                         Err(error) if is_of_channel(&error) => return End::Channel(error),
+                        Err(error) if !says_why(&error) => match closed.why().await {
+                            Some(error) => return End::Channel(error),
+                            None => return End::Connection(gone(wire, &words(&error))),
+                        },
                         Err(error) if is_of_protocol(&error) => return End::Protocol(error),
                         Err(error) => return End::Connection(gone(wire, &words(&error))),
                     }

@@ -282,7 +282,7 @@ impl Press {
 }
 
 /// A publish on a channel that is closed already hears that and no more; every open confirm hears why.
-fn says_why(error: &lapin::Error) -> bool {
+pub(super) fn says_why(error: &lapin::Error) -> bool {
     !matches!(error.kind(), lapin::ErrorKind::InvalidChannelState(..))
 }
 

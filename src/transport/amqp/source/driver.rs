@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// A channel that has worked for so long has worked: after it the delays begin anew.
+/// A channel that has lived for so long has worked, though nothing was settled on it: after it the delays begin anew.
 const WORKED_FOR: Duration = Duration::from_secs(10);
 
 /// The source was closed while something else was awaited.
@@ -130,11 +130,14 @@ impl Driver {
                 self.close(wire, closed, by).await;
                 return Ok(ControlFlow::Break(()));
             }
+            let worked = session.worked();
             self.start = session.lost();
             tracing::debug!(worker = &*self.setup.spec.worker, epoch = self.epoch, "channel ended: {}", end.why());
             self.ever |= self.connected;
-            if began.elapsed() >= WORKED_FOR {
+            if worked || began.elapsed() >= WORKED_FOR {
                 self.backoff.worked();
+            }
+            if began.elapsed() >= WORKED_FOR {
                 // What ends this channel is news, though it ended an earlier one as well.
                 self.trouble = None;
             }

@@ -15,8 +15,9 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use std::time::{Duration, Instant};
 
-/// A queue that counts consumers for longer has living ones, of other processes; order holds within a process then.
-const LIMIT: Duration = Duration::from_secs(1);
+/// A queue that counts consumers for longer has living ones, of other processes; order holds within a process then. It
+/// takes one write to its disk to forget one, which on a busy disk is more than a second.
+const LIMIT: Duration = Duration::from_secs(3);
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 

@@ -165,6 +165,8 @@ pub(super) struct Session<'a> {
     arrived: Vec<Delivery>,
     /// Whether the engine knows that we are connected.
     connected: &'a mut bool,
+    /// Whether the broker has taken in anything that was settled.
+    worked: bool,
 }
 
 impl<'a> Session<'a> {
@@ -228,7 +230,13 @@ impl<'a> Session<'a> {
             asks: Vec::new(),
             arrived: Vec::new(),
             connected,
+            worked: false,
         }
+    }
+
+    /// Whether the broker has taken in anything that was settled: more than a connection that came about.
+    pub(super) fn worked(&self) -> bool {
+        self.worked
     }
 
     /// Works until the channel ends or is to be ended.
@@ -743,7 +751,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn say_settled(&self, proven: Tally, stale: Tally) {
+    fn say_settled(&mut self, proven: Tally, stale: Tally) {
+        self.worked |= proven.total() > 0;
         if proven.total() + stale.total() > 0 {
             self.desk.say(Event::Settled { proven, stale, unknown: Tally::default() });
         }
