@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 /// A queue that counts consumers for longer has living ones, of other processes; order holds within a process then. It
 /// takes one write to its disk to forget one, which on a busy disk is more than a second.
 const LIMIT: Duration = Duration::from_secs(3);
+/// A queue whose leader is not elected yet is said to have neither messages nor consumers: believed after so long.
+const SURE_AFTER: Duration = Duration::from_millis(300);
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -30,11 +32,18 @@ pub(super) async fn gone(channel: &Channel, queue: &Queue, setup: &Setup) -> Res
     let quorum = queue.queue_type.unwrap_or(place.declared_type()) == QueueType::Quorum;
     // With a single active consumer the broker keeps the order, and others in line are no ghosts.
     let in_line = queue.single_active.unwrap_or(place.single_active);
-    while quorum && setup.spec.by_key && !in_line && Instant::now() < until {
+    if !quorum || !setup.spec.by_key || in_line || queue.declared {
+        return Ok(());
+    }
+    let mut nothing_since = None;
+    while Instant::now() < until {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = channel.queue_declare(place.queue.as_str().into(), passive, FieldTable::default());
-        if answered(format!("queue '{}'", place.queue), asked).await?.consumer_count() == 0 {
-            break;
+        let found = answered(format!("queue '{}'", place.queue), asked).await?;
+        match (found.consumer_count(), found.message_count()) {
+            (0, 0) if nothing_since.get_or_insert_with(Instant::now).elapsed() < SURE_AFTER => {}
+            (0, _) => break,
+            _ => nothing_since = None,
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
